@@ -1,0 +1,32 @@
+// Files that appear whole or not at all: written beside their place, flushed, then renamed (POSIX rename is atomic).
+
+import { randomBytes } from 'node:crypto'
+import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { fileError } from './errors.js'
+
+/**
+ * Write `chunks` to `path` atomically: readers see the old file or the new one, never a part, also after a crash or on
+ * a full disk. Creates the folder. Errors: FAILED_PRECONDITION (no space, no permission), with nothing left behind.
+ */
+export async function writeFileAtomic(
+  path: string,
+  chunks: Uint8Array | string | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+): Promise<void> {
+  const parts = typeof chunks === 'string' ? [Buffer.from(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
+  try {
+    await mkdir(dirname(path), { recursive: true })
+    const file = await open(temporary, 'wx')
+    try {
+      for await (const part of parts) await file.writeFile(part)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw fileError(error, path, 'write')
+  }
+}
