@@ -1,0 +1,70 @@
+// Writes the files of a model pack, each measured as it goes; the manifest comes last, so that a pack is whole or no pack.
+// The manifest's `bytes` and `sha256` are those of the files as written.
+
+import { createHash } from 'node:crypto'
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileError } from '../errors.js'
+import { writeFileAtomic } from '../files.js'
+import { parseManifest, type Manifest, type PackFile } from './manifest.js'
+
+export interface WriteProgress {
+  /** The file that is being written, as the manifest names it. */
+  readonly file: string
+  /** Bytes of the whole pack, written and in all. */
+  readonly bytes: number
+  readonly totalBytes: number
+}
+
+type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>
+
+/** A file to be: its name in the pack, its size and its content. */
+export interface NewFile {
+  readonly name: string
+  readonly bytes: number
+  readonly chunks: () => Chunks
+}
+
+/**
+ * Write `files` and then `pack.json` into `folder`, replacing what is there. Returns the manifest with its `files`.
+ * Errors: FAILED_PRECONDITION (no space, no permission), and those of the contents; then the folder holds no manifest.
+ */
+export async function writePack(
+  folder: string,
+  manifest: Omit<Manifest, 'files'>,
+  files: readonly NewFile[],
+  onProgress?: (progress: WriteProgress) => void,
+): Promise<Manifest> {
+  const manifestPath = join(folder, 'pack.json')
+  await rm(manifestPath, { force: true }).catch((error: unknown) => {
+    throw fileError(error, manifestPath, 'replace')
+  })
+  const totalBytes = files.reduce((sum, file) => sum + file.bytes, 0)
+  let done = 0
+  const written: Record<string, PackFile> = {}
+  for (const { name, chunks } of files) {
+    written[name] = await writeMeasured(join(folder, name), chunks(), (bytes) => {
+      done += bytes
+      onProgress?.({ file: name, bytes: done, totalBytes })
+    })
+  }
+  const text = JSON.stringify({ ...manifest, files: written }, null, 2) + '\n'
+  const checked = parseManifest(text, manifestPath)
+  await writeFileAtomic(manifestPath, text)
+  return checked
+}
+
+async function writeMeasured(path: string, chunks: Chunks, onBytes: (bytes: number) => void): Promise<PackFile> {
+  const hash = createHash('sha256')
+  let bytes = 0
+  async function* measured() {
+    for await (const chunk of chunks) {
+      hash.update(chunk)
+      yield chunk
+      bytes += chunk.byteLength
+      onBytes(chunk.byteLength)
+    }
+  }
+  await writeFileAtomic(path, measured())
+  return { bytes, sha256: hash.digest('hex') }
+}
