@@ -1,0 +1,184 @@
+// An open model pack: its manifest, its weights, its tokenizer.
+
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { FlexitError, fileError, invalidArgument } from '../errors.js'
+import { Weights } from '../networks/weights.js'
+import type { ClipConfig } from './architectures.js'
+import { openCheckpoint } from './checkpoint.js'
+import { clipHeads, describeClip } from './describe.js'
+import { type ClipEntry, type Manifest, readManifest, requiredFiles } from './manifest.js'
+import type { TensorSource } from './tensor-source.js'
+import { Tokenizer } from './tokenizer.js'
+
+/** One CLIP network of an open pack. */
+export interface ClipNetwork {
+  readonly name: string
+  /** Position among all networks of the manifest, also those that are not there: it keys the random views. */
+  readonly index: number
+  readonly weights: Weights
+  readonly mean: readonly number[]
+  readonly std: readonly number[]
+  readonly config: ClipConfig
+  readonly heads: { readonly image: number; readonly text: number }
+}
+
+export class Pack {
+  readonly folder: string
+  readonly manifest: Manifest
+  readonly tokenizer: Tokenizer
+  /** Hash of the manifest, and so of the sha256 of every file: equal digests give equal edits. */
+  readonly digest: string
+  readonly #sources: ReadonlyMap<string, TensorSource>
+  readonly #verified = new Map<string, Promise<void>>()
+
+  private constructor(
+    folder: string,
+    manifest: Manifest,
+    tokenizer: Tokenizer,
+    sources: ReadonlyMap<string, TensorSource>,
+  ) {
+    this.folder = folder
+    this.manifest = manifest
+    this.tokenizer = tokenizer
+    this.digest = createHash('sha256').update(JSON.stringify(manifest)).digest('hex')
+    this.#sources = sources
+  }
+
+  /**
+   * Open a pack's folder. Optional networks whose files are absent are left out. Errors: NOT_FOUND, DATA_LOSS (a file of
+   * the wrong size, a manifest or weight file that is not valid, sizes that do not belong together).
+   */
+  static async open(folder: string): Promise<Pack> {
+    const manifest = await readManifest(folder)
+    const needed = requiredFiles(manifest)
+    const sources = new Map<string, TensorSource>()
+    try {
+      for (const file of new Set(requiredFiles(manifest, manifest.clip))) {
+        if (await isPresent(folder, file, manifest, needed.includes(file))) {
+          if (file !== manifest.tokenizer.merges) sources.set(file, await openCheckpoint(join(folder, file)))
+        }
+      }
+      const { merges, vocabularySize } = manifest.tokenizer
+      const path = join(folder, merges)
+      const bytes = await readFile(path).catch((error: unknown) => {
+        throw fileError(error, path, 'read')
+      })
+      const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources)
+      for (const name of pack.networkNames) pack.#checkVocabulary(name)
+      return pack
+    } catch (error) {
+      for (const source of sources.values()) source.close()
+      throw error
+    }
+  }
+
+  close(): void {
+    for (const source of this.#sources.values()) source.close()
+  }
+
+  /** CLIP networks whose weights are here, in the manifest's order. */
+  get networkNames(): string[] {
+    return this.manifest.clip.filter((entry) => this.#sources.has(entry.weights)).map((entry) => entry.name)
+  }
+
+  /** The networks that an edit uses unless told otherwise. */
+  get defaultNetworks(): string[] {
+    return this.manifest.clip.filter((entry) => !entry.optional).map((entry) => entry.name)
+  }
+
+  autoencoder(): Weights {
+    return new Weights(this.#source(this.manifest.autoencoder.weights))
+  }
+
+  perceptual(): { trunk: Weights; linear: Weights } {
+    const { weights, linear } = this.manifest.perceptual
+    return { trunk: new Weights(this.#source(weights)), linear: new Weights(this.#source(linear)) }
+  }
+
+  /** A CLIP network by name. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION where its weights are not here. */
+  clip(name: string): ClipNetwork {
+    const index = this.manifest.clip.findIndex((entry) => entry.name === name)
+    const entry = this.manifest.clip[index]
+    if (entry === undefined) {
+      const known = this.manifest.clip.map((e) => e.name).join(', ')
+      throw invalidArgument(
+        'networks',
+        `the pack ${this.manifest.name} has no network "${name}"`,
+        `Choose among ${known}.`,
+      )
+    }
+    const source = this.#source(entry.weights, entry)
+    const config = describeClip(source.tensors, source.path)
+    const { mean, std, heads } = entry
+    return { name, index, weights: new Weights(source), mean, std, config, heads: clipHeads(config, heads) }
+  }
+
+  /**
+   * Compare the files that hold the autoencoder, the perceptual network and the given CLIP networks with the sha256 of
+   * the manifest, once for each. Errors: DATA_LOSS.
+   */
+  async verify(networks: readonly string[]): Promise<void> {
+    const entries = this.manifest.clip.filter((entry) => networks.includes(entry.name))
+    for (const file of requiredFiles(this.manifest, entries)) {
+      const known = this.#verified.get(file)
+      const checking = known ?? checkDigest(join(this.folder, file), this.manifest.files[file]?.sha256)
+      this.#verified.set(file, checking)
+      await checking
+    }
+  }
+
+  #source(file: string, entry?: ClipEntry): TensorSource {
+    const source = this.#sources.get(file)
+    if (source !== undefined) return source
+    throw new FlexitError({
+      code: 'FAILED_PRECONDITION',
+      message: `the weights of ${entry?.name ?? file} (${file}) are not in ${this.folder}`,
+      cure: `Run \`npx flexit models pull ${this.manifest.name}${entry === undefined ? '' : ` --networks ${entry.name}`}\`.`,
+    })
+  }
+
+  #checkVocabulary(network: string): void {
+    const { vocabularySize } = this.clip(network).config
+    if (vocabularySize === this.tokenizer.vocabularySize) return
+    throw new FlexitError({
+      code: 'DATA_LOSS',
+      message: `${this.folder}: the network ${network} knows ${vocabularySize} tokens, the tokenizer has ${this.tokenizer.vocabularySize}`,
+      cure: 'Use the tokenizer that the network was trained with.',
+    })
+  }
+}
+
+async function isPresent(folder: string, file: string, manifest: Manifest, required: boolean): Promise<boolean> {
+  const path = join(folder, file)
+  const found = await stat(path).catch((error: unknown) => {
+    if (required) throw fileError(error, path, 'open')
+  })
+  if (found === undefined) return false
+  const { bytes } = manifest.files[file]!
+  if (bytes === undefined || bytes === found.size) return true
+  throw new FlexitError({
+    code: 'DATA_LOSS',
+    message: `${path} has ${found.size} bytes, expected ${bytes}: it is ${found.size < bytes ? 'truncated' : 'not the right file'}`,
+    cure: 'Restore the file, or delete it and pull the pack again with `npx flexit models pull`.',
+  })
+}
+
+async function checkDigest(path: string, expected: string | undefined): Promise<void> {
+  if (expected === undefined) return
+  const hash = createHash('sha256')
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
+  } catch (error) {
+    throw fileError(error, path, 'read')
+  }
+  const found = hash.digest('hex')
+  if (found === expected) return
+  throw new FlexitError({
+    code: 'DATA_LOSS',
+    message: `${path} was altered: its sha256 is ${found}, expected ${expected}`,
+    cure: 'Restore the file, or delete it and pull the pack again with `npx flexit models pull`.',
+  })
+}

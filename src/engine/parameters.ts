@@ -1,0 +1,146 @@
+// The parameters of an edit: defaults, limits, and what of them shapes its graph.
+
+import { z } from 'zod'
+import { FlexitError } from './errors.js'
+import type { Preset } from './losses.js'
+import type { Pack } from './pack/pack.js'
+import type { StepSpecification } from './step-graph.js'
+
+/** What an edit is asked to do. Everything else about it follows from the pack. */
+export interface EditParameters {
+  /** Form of the losses: the paper's equations or the public release. */
+  readonly preset: Preset
+  readonly space: 'latent' | 'pixels'
+  /** Optimisation steps, N. */
+  readonly steps: number
+  /** μ, in units of ‖z0‖₂. */
+  readonly learningRate: number
+  /** Weight of the LPIPS distance to the input. */
+  readonly lambdaP: number
+  /** Weight of the latent distance to the input. */
+  readonly lambdaZ: number
+  /** Weight of the source text in the target point, subtracted. */
+  readonly lambdaS: number
+  /** Weight of the input image in the target point. */
+  readonly lambdaI: number
+  /** CLIP networks by name, in the pack's order. */
+  readonly networks: readonly string[]
+  /** Random views for each network and step; 0: one deterministic view. */
+  readonly views: number
+  /** Of the random views. */
+  readonly seed: number
+}
+
+/** Limits that hold everywhere; a server may set narrower ones. */
+export const limits = { steps: 10_000, views: 64, lambda: 1_000, learningRate: 10, textLength: 4_000 } as const
+
+const lambda = z.number().min(0).max(limits.lambda)
+
+const parametersSchema = z.strictObject({
+  preset: z.enum(['paper', 'reference']),
+  space: z.enum(['latent', 'pixels']),
+  steps: z.int().min(1).max(limits.steps),
+  learningRate: z.number().positive().max(limits.learningRate),
+  lambdaP: lambda,
+  lambdaZ: lambda,
+  lambdaS: lambda,
+  lambdaI: lambda,
+  networks: z.array(z.string()).min(1),
+  views: z.int().min(0).max(limits.views),
+  seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
+})
+
+/** Both presets name the same numbers (FlexIT section 4.2, and the released configuration); they differ in the losses. */
+const presetDefaults = {
+  steps: 160,
+  learningRate: 0.05,
+  lambdaP: 0.15,
+  lambdaZ: 0.05,
+  lambdaS: 0.4,
+  lambdaI: 0.2,
+  views: 8,
+} as const
+
+/**
+ * Fill in defaults (those given here, then the pack's, then the preset's) and check every value. Networks are put into
+ * the pack's order. Errors: INVALID_ARGUMENT, naming the first parameter that is wrong; see `Pack.clip` for networks.
+ */
+export function resolveParameters(given: Partial<EditParameters>, pack: Pack): EditParameters {
+  const candidate = {
+    preset: 'reference',
+    space: 'latent',
+    networks: pack.defaultNetworks,
+    seed: 0,
+    ...presetDefaults,
+    ...defined(pack.manifest.defaults),
+    ...defined(given),
+  }
+  const parsed = parametersSchema.safeParse(candidate)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    const field = String(issue!.path[0])
+    const value = JSON.stringify((candidate as Record<string, unknown>)[field])
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      field,
+      message: `${field} cannot be ${value}: ${issue!.message}`,
+      cure: ranges[field] ?? 'See `flexit edit --help`.',
+    })
+  }
+  const wanted = new Set(parsed.data.networks)
+  for (const name of wanted) pack.clip(name)
+  const networks = pack.manifest.clip.map((entry) => entry.name).filter((name) => wanted.has(name))
+  return { ...parsed.data, networks }
+}
+
+const ranges: Readonly<Record<string, string>> = {
+  preset: 'Use paper or reference.',
+  space: 'Use latent or pixels.',
+  steps: `Use a whole number from 1 to ${limits.steps}.`,
+  learningRate: `Use a number above 0, at most ${limits.learningRate}; 0.05 is usual.`,
+  lambdaP: `Use a number from 0 to ${limits.lambda}; 0.15 is usual.`,
+  lambdaZ: `Use a number from 0 to ${limits.lambda}; 0.05 is usual.`,
+  lambdaS: `Use a number from 0 to ${limits.lambda}; 0.4 is usual.`,
+  lambdaI: `Use a number from 0 to ${limits.lambda}; 0.2 is usual.`,
+  networks: 'Name at least one network of the pack.',
+  views: `Use a whole number from 0 (no augmentation) to ${limits.views}.`,
+  seed: 'Use a whole number from 0 to 2^53 − 1.',
+}
+
+function defined<T extends object>(values: T): Partial<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>
+}
+
+/** What of the parameters shapes the graph. A λ of zero leaves its term out, so that it costs nothing. */
+export function specificationOf(parameters: EditParameters): StepSpecification {
+  const { preset, space, networks, views, lambdaP, lambdaZ } = parameters
+  return { preset, space, networks, views, perceptual: lambdaP > 0, latent: lambdaZ > 0 }
+}
+
+/** Equal for edits that can share a batch. */
+export function specificationKey(specification: StepSpecification): string {
+  const { preset, space, networks, views, perceptual, latent } = specification
+  return JSON.stringify([preset, space, networks, views, perceptual, latent])
+}
+
+/** A text of an edit, as it will be used. Errors: INVALID_ARGUMENT for one that is empty or too long. */
+export function checkText(text: string, field: 'source' | 'target'): string {
+  if (text.trim() === '') {
+    const role = field === 'source' ? 'what is in the picture' : 'what it should become'
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      field,
+      message: `the ${field} text is empty`,
+      cure: `Say ${role}, for example --${field} "${field === 'source' ? 'cat' : 'dog'}".`,
+    })
+  }
+  if (text.length > limits.textLength) {
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      field,
+      message: `the ${field} text has ${text.length} characters, at most ${limits.textLength} are allowed`,
+      cure: 'Shorten it: CLIP reads a sentence or two.',
+    })
+  }
+  return text
+}

@@ -1,0 +1,114 @@
+// Sessions on ONNX Runtime: the only file that imports it. https://onnxruntime.ai/docs/api/js/
+// `run` and `create` block their thread although they return promises (onnxruntime issues 19611 and 26968).
+
+import * as ort from 'onnxruntime-node'
+import { FlexitError, invalidArgument } from './errors.js'
+
+export type DeviceKind = 'cpu' | 'cuda' | 'tensorrt' | 'webgpu'
+
+/** Where a session runs: `cpu`, `cuda:0`. */
+export interface Device {
+  readonly kind: DeviceKind
+  readonly index: number
+}
+
+/** Arrays as they cross into a session. */
+export type TensorData = Float32Array | BigInt64Array | Uint8Array
+
+export interface Tensor {
+  readonly shape: readonly number[]
+  readonly data: TensorData
+}
+
+export interface SessionOptions {
+  readonly device: Device
+  /** Threads within one operation on the CPU; 0: one for each physical core. */
+  readonly threads: number
+  /** Write the time of every operation to a trace file with this prefix. */
+  readonly profile?: string
+}
+
+/** `cpu`, `cpu:1`, `cuda:0`, `tensorrt:0`, `webgpu`. Errors: INVALID_ARGUMENT. */
+export function parseDevice(text: string): Device {
+  const match = /^(cpu|cuda|tensorrt|webgpu)(?::(\d{1,3}))?$/.exec(text)
+  if (match === null) {
+    throw invalidArgument('device', `there is no device "${text}"`, 'Use cpu, cuda:0, tensorrt:0 or webgpu.')
+  }
+  return { kind: match[1] as DeviceKind, index: Number(match[2] ?? 0) }
+}
+
+export function formatDevice({ kind, index }: Device): string {
+  return kind === 'cpu' || kind === 'webgpu' ? (index === 0 ? kind : `${kind}:${index}`) : `${kind}:${index}`
+}
+
+/** A model on a device. */
+export class Session {
+  readonly #session: ort.InferenceSession
+  readonly outputNames: readonly string[]
+
+  private constructor(session: ort.InferenceSession) {
+    this.#session = session
+    this.outputNames = session.outputNames
+  }
+
+  /**
+   * Load the model file `path` onto a device. Errors: FAILED_PRECONDITION where the device cannot be used here (never a
+   * silent fall-back to another one), DATA_LOSS where the file is not a valid model.
+   */
+  static async create(path: string, { device, threads, profile }: SessionOptions): Promise<Session> {
+    const { kind, index } = device
+    const provider = kind === 'cpu' || kind === 'webgpu' ? kind : { name: kind, deviceId: index }
+    try {
+      const session = await ort.InferenceSession.create(path, {
+        executionProviders: [provider],
+        intraOpNumThreads: threads,
+        interOpNumThreads: 1,
+        graphOptimizationLevel: 'all',
+        logSeverityLevel: 3,
+        ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: profile }),
+      })
+      return new Session(session)
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      if (kind !== 'cpu') {
+        throw new FlexitError({
+          code: 'FAILED_PRECONDITION',
+          message: `the device ${formatDevice(device)} cannot be used here: ${reason}`,
+          cure: 'Check the driver and the libraries of that device (README, "GPU"), or use --device cpu.',
+          cause: error,
+        })
+      }
+      throw new FlexitError({
+        code: 'DATA_LOSS',
+        message: `ONNX Runtime cannot load ${path}: ${reason}`,
+        cure: 'Delete the cached graphs with `flexit cache clear` and try again.',
+        cause: error,
+      })
+    }
+  }
+
+  /** Run the model once. Data of inputs is read in place; outputs are new arrays. */
+  async run(inputs: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>> {
+    const feeds = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, toOrt(tensor)]))
+    const results = await this.#session.run(feeds)
+    return Object.fromEntries(
+      Object.entries(results).map(([name, { data, dims }]) => [name, { data: data as TensorData, shape: dims }]),
+    )
+  }
+
+  /** Write the profile that `SessionOptions.profile` asked for. */
+  endProfiling(): void {
+    this.#session.endProfiling()
+  }
+
+  /** Free the device's memory. The session cannot be used afterwards. */
+  async release(): Promise<void> {
+    await this.#session.release()
+  }
+}
+
+function toOrt({ data, shape }: Tensor): ort.Tensor {
+  if (data instanceof Float32Array) return new ort.Tensor('float32', data, shape)
+  if (data instanceof BigInt64Array) return new ort.Tensor('int64', data, shape)
+  return new ort.Tensor('uint8', data, shape)
+}
