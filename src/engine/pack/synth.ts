@@ -31,13 +31,9 @@ export async function synthesisePack(
   { seed = 0, networks, onProgress }: SynthesisOptions = {},
 ): Promise<Manifest> {
   const name = typeof pack === 'string' ? pack : pack.name
-  const architecture = Object.hasOwn(PACK_ARCHITECTURES, name) ? PACK_ARCHITECTURES[name]! : undefined
+  const architecture = Object.hasOwn(PACK_ARCHITECTURES, name) ? PACK_ARCHITECTURES[name] : undefined
   if (!architecture) {
-    throw new FlexitError({
-      code: 'NOT_FOUND',
-      message: `the shapes of a pack "${name}" are not known`,
-      cure: `Choose one of ${Object.keys(PACK_ARCHITECTURES).join(', ')}.`,
-    })
+    throw unknownShapes(`a pack "${name}"`, `Choose one of ${Object.keys(PACK_ARCHITECTURES).join(', ')}.`)
   }
   const base = typeof pack === 'string' ? await readManifest(shippedFolder(pack)) : pack
   const clip = chosenNetworks(base, networks).map((entry) => ({
@@ -46,6 +42,7 @@ export async function synthesisePack(
     optional: false,
   }))
   const { vocabularySize } = base.tokenizer
+  const { trunk } = architecture
   const manifest = {
     ...base,
     name: `synth-${name}`,
@@ -54,18 +51,31 @@ export async function synthesisePack(
     attribution: [],
     autoencoder: { ...base.autoencoder, weights: 'autoencoder.safetensors' },
     clip,
-    perceptual: { ...base.perceptual, weights: `${base.perceptual.trunk}.safetensors`, linear: 'lpips.safetensors' },
+    perceptual: {
+      ...base.perceptual,
+      trunk: trunk.kind,
+      weights: `${trunk.kind}.safetensors`,
+      linear: 'lpips.safetensors',
+    },
     tokenizer: { merges: 'merges.txt', vocabularySize },
   }
-  const { trunk } = architecture
   const files = [
     weightFile(manifest.autoencoder.weights, vqganTensors(architecture.autoencoder), seed),
-    ...clip.map((entry) => weightFile(entry.weights, clipTensors(architecture.clip[entry.name]!), seed)),
+    ...clip.map(({ name, weights }) => {
+      const config = architecture.clip[name]
+      if (!config)
+        throw unknownShapes(`a network "${name}"`, `Choose from ${Object.keys(architecture.clip).join(', ')}.`)
+      return weightFile(weights, clipTensors(config), seed)
+    }),
     weightFile(manifest.perceptual.weights, trunkTensors(trunk), seed),
     weightFile(manifest.perceptual.linear, lpipsTensors(tapWidths(trunk)), seed),
     textFile(manifest.tokenizer.merges, syntheticMerges(vocabularySize)),
   ]
   return writePack(folder, manifest, files, onProgress)
+}
+
+function unknownShapes(what: string, cure: string): FlexitError {
+  return new FlexitError({ code: 'NOT_FOUND', message: `the shapes of ${what} are not known`, cure })
 }
 
 /** The folder of a manifest that comes with the package; this file is four folders deep in the build. */
@@ -146,7 +156,8 @@ const RULES: readonly (readonly [pattern: RegExp, range: (shape: readonly number
   [/weight$/, scaled(1)],
 ]
 
-function weightRange(name: string, shape: readonly number[]): Range {
+/** The range that a tensor's values are drawn from, evenly. Errors: INTERNAL where no rule fits its name. */
+export function weightRange(name: string, shape: readonly number[]): Range {
   const rule = RULES.find(([pattern]) => pattern.test(name))
   if (!rule) throw new FlexitError({ code: 'INTERNAL', message: `no rule says how to draw "${name}"` })
   return rule[1](shape)
