@@ -74,7 +74,10 @@ export function pictureFormat(path: string): PictureFormat {
   return format
 }
 
-/** Write a picture file, atomically, in the format of the path's extension. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION. */
+/**
+ * Write a picture file, atomically, in the format of the path's extension.
+ * Errors: INVALID_ARGUMENT (`output`, `quality`, `size`), FAILED_PRECONDITION (no space, no permission).
+ */
 export async function writePicture(path: string, picture: Picture, options: EncodeOptions = {}): Promise<void> {
   const format = pictureFormat(path)
   await writeFileAtomic(path, await encodePicture(picture, { ...options, format }))

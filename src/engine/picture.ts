@@ -65,8 +65,8 @@ const signatures: readonly (readonly [what: string, head: RegExp, readable?: tru
 sharp.cache(false)
 
 /**
- * Read a picture from a file or from the bytes of one, as RGB of exactly `height` × `width`: JPEG, PNG, WebP, AVIF, GIF,
- * TIFF (the first frame or page) and SVG. EXIF orientation is applied, alpha laid on `background`, every other colour
+ * Read a picture from a file or from the bytes of one, as RGB of exactly `height` × `width`: JPEG, PNG, WebP, AVIF,
+ * GIF, TIFF (the first frame or page) and SVG. EXIF orientation is applied, alpha laid on `background`, every other colour
  * space and depth converted to 8-bit sRGB.
  *
  * The largest centred part of the target's shape is cut out first, then resized to it. Up to half a source pixel this
@@ -78,7 +78,8 @@ sharp.cache(false)
  * is not. Limits are checked before anything is decoded.
  *
  * Errors, with field `image`: NOT_FOUND; FAILED_PRECONDITION (not permitted); RESOURCE_EXHAUSTED (slow to decode);
- * INVALID_ARGUMENT (no regular file, empty, damaged, no picture, too many bytes or pixels, a format that cannot be read).
+ * INVALID_ARGUMENT (no regular file, empty, damaged, no picture, too many bytes or pixels, a format not read). A wrong
+ * `background` or `size` has its own field.
  */
 export async function readPicture(input: string | Uint8Array, options: ReadPictureOptions): Promise<Picture> {
   const { height, width, maxPixels = defaultMaxPixels, maxBytes = defaultMaxBytes } = options
