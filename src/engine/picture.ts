@@ -66,8 +66,8 @@ sharp.cache(false)
 
 /**
  * Read a picture from a file or from the bytes of one, as RGB of exactly `height` × `width`: JPEG, PNG, WebP, AVIF,
- * GIF, TIFF (the first frame or page) and SVG. EXIF orientation is applied, alpha laid on `background`, every other colour
- * space and depth converted to 8-bit sRGB.
+ * GIF, TIFF (the first frame or page) and SVG. EXIF orientation is applied, alpha laid on `background`, every other
+ * colour space and depth converted to 8-bit sRGB.
  *
  * The largest centred part of the target's shape is cut out first, then resized to it. Up to half a source pixel this
  * is "resize the shorter side, then centre crop", and a 1 × 10,000 picture costs no more than a square one. Resizing
