@@ -172,6 +172,13 @@ for (const name of ['zip.pt', 'legacy.pt', 'script.pt']) {
   })
 }
 
+test('an archive whose directory is said to be beyond all files is damaged', async (t) => {
+  const bytes = readFileSync(fixture('zip.pt'))
+  const locator = join('PK\x06\x07', uint(0, 4), uint(2n ** 63n, 8), uint(1, 4))
+  const path = file(join(bytes.subarray(0, -22), locator, bytes.subarray(-22)))
+  await refuses(t, () => openCheckpoint(path), path, /truncated: 56 bytes are wanted/)
+})
+
 /** The start of a plain-pickle checkpoint, up to its list of storages. */
 function legacyHead(value: Uint8Array): Buffer {
   const [magic, protocol] = [int(0x1950a86a20f9469cfc6cn), int(1001)]
