@@ -20,6 +20,10 @@ export interface Tensor {
   readonly data: TensorData
 }
 
+export interface FloatTensor extends Tensor {
+  readonly data: Float32Array
+}
+
 export interface SessionOptions {
   readonly device: Device
   /** Threads within one operation on the CPU; 0: one for each physical core. */

@@ -45,14 +45,6 @@ export const names = {
   feature: (tap: number) => `lpips.${tap}`,
 } as const
 
-/** Shapes of the five LPIPS feature maps of a picture, without the batch axis. */
-export function featureShapes(pack: Pack): (readonly [number, number, number])[] {
-  const graph = new Graph()
-  return perceptualFeatures(imageInput(graph, pack), pack).map(
-    ({ shape }) => shape.slice(1) as unknown as readonly [number, number, number],
-  )
-}
-
 /**
  * image [N, 3, S, S] in [0, 1] → `z0` (latent space only), `embedding.NAME` of the deterministic view, unit length
  * [N, E], and `lpips.I` where the specification has the perceptual term.

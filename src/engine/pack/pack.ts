@@ -32,6 +32,7 @@ export class Pack {
   /** Hash of the manifest, and so of the sha256 of every file: equal digests give equal edits. */
   readonly digest: string
   readonly #sources: ReadonlyMap<string, TensorSource>
+  readonly #networks = new Map<string, ClipNetwork>()
   readonly #verified = new Map<string, Promise<void>>()
 
   private constructor(
@@ -100,6 +101,12 @@ export class Pack {
 
   /** A CLIP network by name. Errors: INVALID_ARGUMENT, FAILED_PRECONDITION where its weights are not here. */
   clip(name: string): ClipNetwork {
+    const network = this.#networks.get(name) ?? this.#describe(name)
+    this.#networks.set(name, network)
+    return network
+  }
+
+  #describe(name: string): ClipNetwork {
     const index = this.manifest.clip.findIndex((entry) => entry.name === name)
     const entry = this.manifest.clip[index]
     if (entry === undefined) {

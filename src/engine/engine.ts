@@ -1,0 +1,376 @@
+// An engine: one pack on one device. It prepares edits, takes batches of them a step further, and draws their pictures.
+// The method is FlexIT's (CVPR 2022), section 3.
+
+import { LRUCache } from 'lru-cache'
+import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkState } from './edit.js'
+import { FlexitError } from './errors.js'
+import { GraphCache } from './graph-cache.js'
+import type { Graph } from './graph/graph.js'
+import { Pack } from './pack/pack.js'
+import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
+import { type Picture, pictureToTensor } from './picture.js'
+import { tapCount } from './networks/lpips.js'
+import { type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
+import {
+  type StepSpecification,
+  decodeGraph,
+  names,
+  prepareGraph,
+  stepGraph,
+  textGraph,
+  variableShape,
+} from './step-graph.js'
+import { type ViewSample, centreView, sampleView, viewInputNames } from './views.js'
+
+export interface EngineOptions {
+  /** Folder of the pack. */
+  readonly pack: string
+  readonly device?: Device
+  /** Threads within one operation on the CPU. Default 0: one for each physical core. */
+  readonly threads?: number
+  /** Where built graphs are kept. */
+  readonly cacheFolder: string
+  /** Called before work that takes long: building a graph, loading it. */
+  readonly onProgress?: (doing: string) => void
+}
+
+export interface EditRequest {
+  /** At the pack's size: `readPicture(…, { height: engine.size, width: engine.size, … })`. */
+  readonly picture: Picture
+  /** What is in the picture. */
+  readonly source: string
+  /** What it should become. */
+  readonly target: string
+  /** What is left out comes from the pack and the preset. */
+  readonly parameters?: Partial<EditParameters>
+}
+
+/** Sessions kept ready: step graphs of different specifications, and the graphs around them. */
+const maxSessions = 12
+
+export class Engine {
+  readonly pack: Pack
+  readonly #options: EngineOptions
+  readonly #cache: GraphCache
+  readonly #sessions = new LRUCache<string, Promise<Session>>({
+    max: maxSessions,
+    dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
+  })
+
+  private constructor(pack: Pack, options: EngineOptions) {
+    this.pack = pack
+    this.#options = options
+    this.#cache = new GraphCache(options.cacheFolder)
+  }
+
+  /** Open a pack. Errors: see `Pack.open`. Sessions are made when first needed. */
+  static async open(options: EngineOptions): Promise<Engine> {
+    return new Engine(await Pack.open(options.pack), options)
+  }
+
+  /** Height and width of the pictures of this pack. */
+  get size(): number {
+    return this.pack.manifest.image.size
+  }
+
+  /** Check a request and make it the state before the first step. Errors: INVALID_ARGUMENT. */
+  begin({ picture, source, target, parameters = {} }: EditRequest): EditState {
+    return {
+      pack: this.pack.digest,
+      parameters: resolveParameters(parameters, this.pack),
+      source: checkText(source, 'source'),
+      target: checkText(target, 'target'),
+      picture,
+      step: 0,
+      z: undefined,
+    }
+  }
+
+  /**
+   * Compute what stays constant through an edit: z0, the target points, the LPIPS features of the input. The same state
+   * gives the same bits, also on another machine with the same kind of device. Errors: INVALID_ARGUMENT (a state that
+   * does not fit this pack), and those of building and loading graphs.
+   */
+  async prepare(state: EditState): Promise<Edit> {
+    const specification = specificationOf(state.parameters)
+    checkState(state, this.pack.digest, variableShape(this.pack, specification.space), this.size)
+    const image = pictureToTensor(state.picture)
+    const outputs = await this.#runPrepare(image, specification)
+    const { embeddings, warnings } = await this.#targets(state, specification, outputs)
+    const features = specification.perceptual ? featureNames.map((name) => floatTensor(outputs, name)) : []
+    const z0 = specification.space === 'latent' ? floats(outputs, 'z0') : image
+    return new Edit(state, specification, { z0, embeddings, features }, warnings)
+  }
+
+  /**
+   * Take every edit one step further, in one batch. All must have the same specification (`specificationKey`) and a step
+   * left. An edit's results do not depend on the others; one whose numbers are no longer finite fails alone, at its last
+   * good latent. Reports are in the order of the edits.
+   */
+  async step(edits: readonly Edit[]): Promise<StepReport[]> {
+    const [first] = edits
+    if (first === undefined) return []
+    const key = specificationKey(first.specification)
+    if (edits.some((edit) => edit.done || specificationKey(edit.specification) !== key)) {
+      throw new Error('a batch has an edit that is done, or edits of different specifications')
+    }
+    const session = await this.#session(
+      'step',
+      key,
+      () => stepGraph(this.pack, first.specification),
+      first.specification,
+    )
+    const outputs = await session.run(this.#stepInputs(edits, first.specification))
+    return edits.map((edit, i) => this.#settle(edit, outputs, i))
+  }
+
+  /** The picture of an edit's latent: after the last step, its result. */
+  async picture(edit: Edit): Promise<Picture> {
+    const { z } = edit
+    if (edit.specification.space === 'pixels') return this.#pixels(z)
+    const shape = [1, ...variableShape(this.pack, 'latent')]
+    const session = await this.#session('decode', '', () => decodeGraph(this.pack), edit.specification)
+    return this.#preview(await session.run({ z: { shape, data: z } }), 0)
+  }
+
+  /** Make all sessions of an edit ready, so that its first step does not wait. */
+  async warmUp(parameters: Partial<EditParameters> = {}): Promise<void> {
+    const picture = { height: this.size, width: this.size, data: new Uint8Array(this.size ** 2 * 3) }
+    const edit = await this.prepare(this.begin({ picture, source: 'a', target: 'b', parameters }))
+    await this.step([edit])
+    await this.picture(edit)
+  }
+
+  /** Free the sessions and close the pack's files. */
+  async close(): Promise<void> {
+    const sessions = [...this.#sessions.values()]
+    this.#sessions.clear()
+    await Promise.allSettled(sessions)
+    this.pack.close()
+  }
+
+  #session(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
+    const id = `${kind} ${key}`
+    const known = this.#sessions.get(id)
+    if (known !== undefined) return known
+    const loading = this.#load(kind, key, build, specification)
+    this.#sessions.set(id, loading)
+    loading.catch(() => this.#sessions.delete(id))
+    return loading
+  }
+
+  async #load(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
+    const { device = { kind: 'cpu', index: 0 }, threads = 0, onProgress } = this.#options
+    const path = await this.#cache.file(kind, [this.pack.digest, key], async () => {
+      onProgress?.(`building the ${kind} graph`)
+      await this.pack.verify(specification.networks)
+      return build()
+    })
+    onProgress?.(`loading the ${kind} graph`)
+    return Session.create(path, { device, threads })
+  }
+
+  async #runPrepare(image: Float32Array, specification: StepSpecification): Promise<Record<string, Tensor>> {
+    const { space, networks, perceptual } = specification
+    const key = JSON.stringify([space, networks, perceptual])
+    const session = await this.#session('prepare', key, () => prepareGraph(this.pack, specification), specification)
+    const inputs: Record<string, Tensor> = { image: { shape: [1, 3, this.size, this.size], data: image } }
+    for (const name of networks) {
+      const { config } = this.pack.clip(name)
+      const view = centreView(this.size, this.size, config.imageResolution)
+      Object.assign(inputs, viewInputs(name, [[view]], false))
+    }
+    return session.run(inputs)
+  }
+
+  /** P = C_t(T) + λ_I·C_i(I0) − λ_S·C_t(S) for each network (equation 1). */
+  async #targets(
+    { source, target, parameters }: EditState,
+    specification: StepSpecification,
+    prepared: Readonly<Record<string, Tensor>>,
+  ): Promise<{ embeddings: Map<string, NetworkEmbeddings>; warnings: string[] }> {
+    const inputs: Record<string, Tensor> = {}
+    const warnings = new Set<string>()
+    for (const name of specification.networks) {
+      const { contextLength } = this.pack.clip(name).config
+      const ids = new BigInt64Array(2 * contextLength)
+      const last = new Float32Array(2 * contextLength)
+      ;[source, target].forEach((text, row) => {
+        const encoded = this.pack.tokenizer.encode(text, contextLength)
+        encoded.ids.forEach((id, i) => (ids[row * contextLength + i] = BigInt(id)))
+        last[row * contextLength + encoded.ids.indexOf(Math.max(...encoded.ids))] = 1
+        if (encoded.truncated) {
+          const which = row === 0 ? 'source' : 'target'
+          warnings.add(
+            `the ${which} text has ${encoded.tokens} tokens; CLIP reads ${contextLength}, the rest is cut off`,
+          )
+        }
+      })
+      inputs[`ids.${name}`] = { shape: [2, contextLength], data: ids }
+      inputs[`last.${name}`] = { shape: [2, 1, contextLength], data: last }
+    }
+    const key = JSON.stringify(specification.networks)
+    const session = await this.#session('text', key, () => textGraph(this.pack, specification), specification)
+    const texts = await session.run(inputs)
+    const { lambdaI, lambdaS } = parameters
+    const embeddings = new Map<string, NetworkEmbeddings>()
+    for (const name of specification.networks) {
+      const both = floats(texts, names.embedding(name))
+      const [sourceText, targetText] = [both.slice(0, both.length / 2), both.slice(both.length / 2)]
+      const image = floats(prepared, names.embedding(name))
+      const point = targetText.map((value, i) => value + lambdaI * image[i]! - lambdaS * sourceText[i]!)
+      embeddings.set(name, { target: point, sourceText, targetText })
+    }
+    return { embeddings, warnings: [...warnings] }
+  }
+
+  #stepInputs(edits: readonly Edit[], specification: StepSpecification): Record<string, Tensor> {
+    const [first] = edits
+    const variable = variableShape(this.pack, specification.space)
+    const inputs: Record<string, Tensor> = {
+      z: stack(
+        edits.map((edit) => edit.z),
+        variable,
+      ),
+      z0: stack(
+        edits.map((edit) => edit.constants.z0),
+        variable,
+      ),
+      learning_rate: scalars(edits, (p) => p.learningRate),
+    }
+    if (specification.latent) inputs['lambda_z'] = scalars(edits, (p) => p.lambdaZ)
+    if (specification.perceptual) {
+      inputs['lambda_p'] = scalars(edits, (p) => p.lambdaP)
+      first!.constants.features.forEach(({ shape }, tap) => {
+        inputs[names.feature(tap)] = stack(
+          edits.map((edit) => edit.constants.features[tap]!.data),
+          shape.slice(1),
+        )
+      })
+    }
+    for (const name of specification.networks) {
+      const of = (part: keyof NetworkEmbeddings) => {
+        const rows = edits.map((edit) => edit.constants.embeddings.get(name)![part])
+        return stack(rows, [rows[0]!.length])
+      }
+      inputs[names.target(name)] = of('target')
+      inputs[names.sourceText(name)] = of('sourceText')
+      inputs[names.targetText(name)] = of('targetText')
+      Object.assign(
+        inputs,
+        viewInputs(
+          name,
+          edits.map((edit) => this.#views(edit, name)),
+          specification.views > 0,
+        ),
+      )
+    }
+    return inputs
+  }
+
+  #views(edit: Edit, name: string): ViewSample[] {
+    const { index, config } = this.pack.clip(name)
+    const { seed, views } = edit.parameters
+    if (views === 0) return [centreView(this.size, this.size, config.imageResolution)]
+    return Array.from({ length: views }, (_, view) =>
+      sampleView({ seed, step: edit.step, network: index, view }, this.size, this.size, config.imageResolution),
+    )
+  }
+
+  #settle(edit: Edit, outputs: Readonly<Record<string, Tensor>>, i: number): StepReport {
+    const scalar = (name: string) => floats(outputs, name)[i]!
+    const { perceptual, latent } = edit.specification
+    const next = sample(outputs['next']!, i) as Float32Array
+    const losses = {
+      total: scalar('loss'),
+      clip: scalar('loss_clip'),
+      lpips: perceptual ? scalar('loss_lpips') : undefined,
+      latent: latent ? scalar('loss_latent') : undefined,
+    }
+    const { step } = edit
+    if (Number.isFinite(losses.total) && next.every(Number.isFinite)) edit.advance(next)
+    else edit.fail(notFinite(step))
+    return {
+      step,
+      losses,
+      similaritySource: scalar('similarity_source'),
+      similarityTarget: scalar('similarity_target'),
+      preview: this.#preview(outputs, i),
+      failure: edit.failure,
+    }
+  }
+
+  #preview(outputs: Readonly<Record<string, Tensor>>, i: number): Picture {
+    return { height: this.size, width: this.size, data: sample(outputs['preview']!, i) as Uint8Array }
+  }
+
+  /** A variable that is the picture itself, [3, H, W] in [0, 1]. */
+  #pixels(z: Float32Array): Picture {
+    const area = this.size ** 2
+    const data = Uint8Array.from({ length: area * 3 }, (_, i) =>
+      Math.round(z[(i % 3) * area + Math.floor(i / 3)]! * 255),
+    )
+    return { height: this.size, width: this.size, data }
+  }
+}
+
+const featureNames = Array.from({ length: tapCount }, (_, tap) => names.feature(tap))
+
+function notFinite(step: number): FlexitError {
+  return new FlexitError({
+    code: 'FAILED_PRECONDITION',
+    message: `the loss or its gradient is no longer finite at step ${step}; the latent before it is kept`,
+    cure: 'Lower the learning rate or the weights (λ), and resume from the saved latent or start anew.',
+  })
+}
+
+function floatTensor(tensors: Readonly<Record<string, Tensor>>, name: string): FloatTensor {
+  const { data, shape } = tensors[name] ?? {}
+  if (!(data instanceof Float32Array) || shape === undefined) throw new Error(`${name} is not a float32 output`)
+  return { data, shape }
+}
+
+function floats(tensors: Readonly<Record<string, Tensor>>, name: string): Float32Array {
+  return floatTensor(tensors, name).data
+}
+
+/** One sample of a batch, copied. */
+function sample({ data, shape }: Tensor, i: number): TensorData {
+  const size = data.length / shape[0]!
+  return data.slice(i * size, (i + 1) * size)
+}
+
+/** Arrays of equal shape as a batch; a batch of one is not copied. */
+function stack(rows: readonly Float32Array[], shape: readonly number[]): Tensor {
+  const [first] = rows
+  if (rows.length === 1) return { shape: [1, ...shape], data: first! }
+  const data = new Float32Array(rows.length * first!.length)
+  rows.forEach((row, i) => data.set(row, i * row.length))
+  return { shape: [rows.length, ...shape], data }
+}
+
+function scalars(edits: readonly Edit[], of: (parameters: EditParameters) => number): Tensor {
+  return { shape: [edits.length], data: Float32Array.from(edits, (edit) => of(edit.parameters)) }
+}
+
+/** The inputs of `views` (views.ts) for the views of each edit. */
+function viewInputs(
+  network: string,
+  samples: readonly (readonly ViewSample[])[],
+  rotate: boolean,
+): Record<string, Tensor> {
+  const input = viewInputNames(network)
+  const count = samples[0]!.length
+  const flat = samples.flat()
+  const size = flat[0]!.y.length
+  const of = (row: (view: ViewSample) => ArrayLike<number>, length: number): Tensor => {
+    const data = new Float32Array(flat.length * length)
+    flat.forEach((view, i) => data.set(row(view), i * length))
+    return { shape: [samples.length, count, length], data }
+  }
+  return {
+    [input.y]: of((view) => view.y, size),
+    [input.x]: of((view) => view.x, size),
+    ...(rotate ? { [input.shear]: of((view) => view.shear, 2) } : {}),
+  }
+}
