@@ -1,0 +1,180 @@
+// Where packs and caches live, and how a user's word for a pack becomes a folder.
+// Follows the XDG Base Directory specification; FLEXIT_HOME stands above it.
+
+import { access, readdir } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { basename, isAbsolute, join, resolve, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { FlexitError, fileError, invalidArgument, systemErrorCode } from '../errors.js'
+import { type ClipEntry, type Manifest, readManifest, requiredFiles } from './manifest.js'
+
+export interface ResolvedPack {
+  readonly folder: string
+  readonly manifest: Manifest
+  /** Files that the pack's networks need (not its optional ones) and that are not in the folder. */
+  readonly missing: string[]
+}
+
+export interface PackListing {
+  readonly name: string
+  readonly folder: string
+  readonly state: 'ready' | 'not downloaded' | 'incomplete' | 'broken'
+  readonly missing: readonly string[]
+  /** Undefined for a pack that is broken. */
+  readonly manifest: Manifest | undefined
+  /** What is broken. */
+  readonly problem: string | undefined
+}
+
+/** The folder with a folder for each installed pack. */
+export function packsFolder(): string {
+  return homeOr('packs', 'XDG_DATA_HOME', '.local/share')
+}
+
+/** Everything in it can be made again. */
+export function cacheFolder(): string {
+  return homeOr('cache', 'XDG_CACHE_HOME', '.cache')
+}
+
+/** The `models` folder of this package, seen from `dist/src/engine/pack`. */
+export const shippedFolder = fileURLToPath(new URL('../../../../models', import.meta.url))
+
+function homeOr(what: 'packs' | 'cache', variable: string, fallback: string): string {
+  const home = process.env['FLEXIT_HOME']
+  if (home) return resolve(home, what)
+  const base = process.env[variable]
+  // The specification: a relative path is invalid and to be ignored.
+  const flexit = join(base && isAbsolute(base) ? base : join(homedir(), fallback), 'flexit')
+  return what === 'packs' ? join(flexit, 'packs') : flexit
+}
+
+/** Whether a user's word for a pack is its folder: it has a separator, or is a folder with a pack.json. */
+export async function isPackPath(nameOrPath: string): Promise<boolean> {
+  return nameOrPath.includes('/') || nameOrPath.includes(sep) || (await exists(join(nameOrPath, 'pack.json')))
+}
+
+/**
+ * Find a pack by its name (an installed one before one that ships) or by the path of its folder. A pack that ships
+ * without weights is looked for among the installed ones, where a pull puts them.
+ * Errors: NOT_FOUND (with the names that exist), DATA_LOSS (its manifest is broken).
+ */
+export async function resolvePack(nameOrPath: string): Promise<ResolvedPack> {
+  if (await isPackPath(nameOrPath)) return packIn(resolve(nameOrPath))
+  const installed = join(packsFolder(), nameOrPath)
+  const shipped = join(shippedFolder, nameOrPath)
+  if (isName(nameOrPath)) {
+    if (await exists(join(installed, 'pack.json'))) return packIn(installed)
+    if (await exists(join(shipped, 'pack.json'))) {
+      const pack = await packIn(shipped)
+      return pack.missing.length === 0 ? pack : await packIn(installed, pack.manifest)
+    }
+  }
+  throw new FlexitError({
+    code: 'NOT_FOUND',
+    message: `no pack is called "${nameOrPath}"; there are: ${(await packNames()).join(', ')}`,
+    cure: 'Use one of these names, or the path of a folder that has a pack.json.',
+  })
+}
+
+/**
+ * Find a pack that can be used now, with the CLIP networks named (default: all that are not optional).
+ * Errors: those of `resolvePack`; INVALID_ARGUMENT (no such network); FAILED_PRECONDITION (files are missing).
+ */
+export async function requirePack(nameOrPath: string, networks?: readonly string[]): Promise<ResolvedPack> {
+  const { folder, manifest } = await resolvePack(nameOrPath)
+  const required = requiredFiles(manifest, selectNetworks(manifest, networks))
+  const missing = await absentFiles(folder, required)
+  if (missing.length === 0) return { folder, manifest, missing }
+  const sizes = missing.map((file) => manifest.files[file]?.bytes)
+  const bytes = sizes.every((size) => size !== undefined) ? `, ${formatBytes(sizes.reduce((a, b) => a + b, 0))}` : ''
+  const count = missing.length === 1 ? '1 file' : `${missing.length} files`
+  const state = missing.length === new Set(required).size ? 'not downloaded' : 'incomplete'
+  const canPull = missing.every((file) => manifest.files[file]?.sources?.length)
+  const name = (await isPackPath(nameOrPath)) ? folder : nameOrPath
+  const pull = `npx flexit models pull ${name}${networks ? ` --networks ${networks.join(',')}` : ''}`
+  throw new FlexitError({
+    code: 'FAILED_PRECONDITION',
+    message: `pack ${manifest.name} is ${state} (${count}${bytes} missing)`,
+    cure: canPull ? `Run \`${pull}\`.` : `Copy ${missing.join(', ')} into ${folder}.`,
+  })
+}
+
+/** The CLIP networks of these names, or all that are not optional. Errors: INVALID_ARGUMENT, with the names that exist. */
+export function selectNetworks(manifest: Manifest, names?: readonly string[]): ClipEntry[] {
+  if (names === undefined) return manifest.clip.filter((network) => !network.optional)
+  return names.map((name) => {
+    const found = manifest.clip.find((network) => network.name === name)
+    if (found) return found
+    const known = manifest.clip.map((network) => network.name).join(', ')
+    throw invalidArgument('networks', `pack ${manifest.name} has no network "${name}"`, `Choose among ${known}.`)
+  })
+}
+
+/** Every pack that can be named, in alphabetical order. A pack that is broken is listed as such. */
+export async function listPacks(): Promise<PackListing[]> {
+  return Promise.all((await packNames()).map(listing))
+}
+
+async function listing(name: string): Promise<PackListing> {
+  try {
+    const { folder, manifest, missing } = await resolvePack(name)
+    const required = new Set(requiredFiles(manifest)).size
+    const state = missing.length === 0 ? 'ready' : missing.length === required ? 'not downloaded' : 'incomplete'
+    return { name, folder, state, missing, manifest, problem: undefined }
+  } catch (error) {
+    if (!(error instanceof FlexitError)) throw error
+    const folder = join(packsFolder(), name)
+    return { name, folder, state: 'broken', missing: [], manifest: undefined, problem: error.message }
+  }
+}
+
+async function packNames(): Promise<string[]> {
+  const names = new Set<string>()
+  for (const parent of [packsFolder(), shippedFolder]) {
+    for (const name of await foldersOf(parent)) {
+      if (isName(name) && (await exists(join(parent, name, 'pack.json')))) names.add(name)
+    }
+  }
+  return [...names].sort()
+}
+
+async function foldersOf(parent: string): Promise<string[]> {
+  try {
+    return await readdir(parent)
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return []
+    throw fileError(error, parent, 'read')
+  }
+}
+
+async function packIn(folder: string, known?: Manifest): Promise<ResolvedPack> {
+  const manifest = known ?? (await readManifest(folder))
+  return { folder, manifest, missing: await absentFiles(folder, requiredFiles(manifest)) }
+}
+
+/** Those of `files` that are not in `folder`. */
+export async function absentFiles(folder: string, files: readonly string[]): Promise<string[]> {
+  const absent: string[] = []
+  for (const file of new Set(files)) if (!(await exists(join(folder, file)))) absent.push(file)
+  return absent
+}
+
+/** Nothing hidden and no way up: a name stays inside the folder of packs. */
+function isName(text: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(text) && basename(text) === text
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** "1.2 GB": decimal units, two digits. */
+function formatBytes(bytes: number): string {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB']
+  const unit = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), units.length - 1)
+  const value = bytes / 1000 ** unit
+  return `${value < 10 && unit > 0 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]!}`
+}
