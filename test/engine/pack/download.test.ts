@@ -183,6 +183,34 @@ test('a file that changed on the server is not glued to its old part', async (t)
   t.deepEqual(requests, ['/ whole', '/ bytes=100000-'])
 })
 
+test('nor by a server that continues any range it is asked for', async (t) => {
+  const cutter = new Cutter()
+  const { url, requests } = await serve(t, (request, response) => {
+    delete request.headers['if-range']
+    const isFirst = requests.length === 1
+    send(request, response, isFirst ? 100_000 : Infinity, isFirst ? randomBytes(bytes) : content, `"${isFirst}"`)
+    if (isFirst) cutter.hold(response, 100_000)
+  })
+  const path = await target()
+  await download(url, path, { sha256: undefined, onProgress: cutter.onProgress })
+  t.deepEqual(await readFile(path), content)
+  t.deepEqual(requests, ['/ whole', '/ bytes=100000-', '/ whole'])
+})
+
+test('a body without end is left once it is too long', async (t) => {
+  const { url } = await serve(t, (_, response) => {
+    const pour = () => {
+      while (!response.destroyed && response.write(content)) continue
+    }
+    response.on('drain', pour)
+    pour()
+  })
+  const path = await target()
+  const error = await failure(t, download(url, path), path)
+  t.is(error.code, 'DATA_LOSS')
+  t.regex(error.message, /more bytes, expected 300000/)
+})
+
 test('a part of unknown origin grows only where the sha256 is known', async (t) => {
   const { url, requests } = await serve(t, send)
   const known = await target()
