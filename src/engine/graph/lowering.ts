@@ -51,8 +51,10 @@ const lowerings: { readonly [K in OperationName]?: Lowering<K> } = {
   },
 }
 
-/** Neighbouring axes, with other axes behind them: [outer, reduced, inner] as ones [1, reduced] × [reduced, inner]. */
+/** Axes with others behind them: [outer, reduced, inner] as ones [1, reduced] × [reduced, inner], a run at a time. */
 function sumOverMiddle(x: Value, axes: readonly number[]): Value {
+  const gap = axes.findIndex((axis, i) => i > 0 && axis !== axes[i - 1]! + 1)
+  if (gap > 0) return op.reduceSum(op.reduceSum(x, axes.slice(gap)), axes.slice(0, gap))
   const [start, end] = [axes[0]!, axes.at(-1)! + 1]
   const count = op.staticSize(x.shape.slice(start, end))
   const matrices = op.reshape(x, [product(x.shape.slice(0, start)), count, product(x.shape.slice(end))])
@@ -61,14 +63,11 @@ function sumOverMiddle(x: Value, axes: readonly number[]): Value {
   return op.reshape(op.matmul(ones, matrices), summed)
 }
 
-/** Whether a reduction must be written as a matrix product: its axes are neighbours, and not the last ones. */
+/** Whether a reduction must be written as matrix products: its axes are not the last ones. */
 function reducesMiddle(node: Node): boolean {
   const { axes } = node.attributes as Attributes['ReduceSum']
   const rank = node.inputs[0]!.shape.length
-  const trailing = axes.every((axis, i) => axis === rank - axes.length + i)
-  if (trailing) return false
-  if (axes.every((axis, i) => axis === axes[0]! + i)) return true
-  throw new Error(`${node.operation} "${node.name}" over axes that are not neighbours`)
+  return !axes.every((axis, i) => axis === rank - axes.length + i)
 }
 
 function loweringOf(node: Node): Lowering<OperationName> | undefined {
