@@ -4,7 +4,7 @@ import type { Node, Value } from './graph.js'
 import { reachable } from './graph.js'
 import { gradientRules, type Rule } from './gradient-rules.js'
 import * as op from './ops.js'
-import { equalDims, equalShapes, formatShape } from './shape.js'
+import { equalDims, equalShapes, formatShape, isBatch } from './shape.js'
 
 /**
  * Vector-Jacobian products: for each variable x, (∂y/∂x)ᵀ·cotangent, of x's shape. The cotangent has y's shape; for a
@@ -69,5 +69,8 @@ function sumToShape(dX: Value, x: Value): Value {
   if (equalShapes(dX.shape, x.shape)) return dX
   const extra = dX.shape.length - x.shape.length
   const repeated = dX.shape.flatMap((dim, i) => (i < extra || !equalDims(dim, x.shape[i - extra]!) ? [i] : []))
+  if (repeated.some((axis) => isBatch(dX.shape[axis]!))) {
+    throw new Error(`${x.name} is shared by all samples of a batch: their gradients must not be added up`)
+  }
   return op.reshape(op.reduceSum(dX, repeated), x.shape)
 }
