@@ -192,7 +192,16 @@ function convInputGradient({ inputs: [x, weight], attributes, dY }: RuleContext<
   const [height, width] = [fixed(x!.shape[2]!), fixed(x!.shape[3]!)]
   const bottom = height - fixed(dilated.shape[2]!) + top
   const right = width - fixed(dilated.shape[3]!) + left
-  return op.conv(dilated, flipped, undefined, { padding: [kh - 1 - top, kw - 1 - left, bottom, right] })
+  const pads = [kh - 1 - top, kw - 1 - left, bottom, right] as const
+  const padding = pads.map((length) => Math.max(length, 0)) as [number, number, number, number]
+  return op.conv(cropped(dilated, pads), flipped, undefined, { padding })
+}
+
+/** Without the borders whose padding (top, left, bottom, right) is negative, which ONNX does not allow. */
+function cropped(x: Value, pads: readonly [number, number, number, number]): Value {
+  const [top, left, bottom, right] = pads.map((length) => Math.max(-length, 0)) as [number, number, number, number]
+  const rows = op.slice(x, 2, top, fixed(x.shape[2]!) - bottom)
+  return op.slice(rows, 3, left, fixed(x.shape[3]!) - right)
 }
 
 /** Zeros between the elements: [N, C, H, W] → [N, C, H·stride, W·stride]. */
