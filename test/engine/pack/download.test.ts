@@ -4,7 +4,7 @@
 import test, { type ExecutionContext } from 'ava'
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, readdir, symlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { type IncomingMessage, type RequestListener, type ServerResponse, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -14,6 +14,9 @@ import { type DownloadOptions, type Progress, downloadFile } from '../../../src/
 
 delete process.env['HF_TOKEN']
 delete process.env['HF_ENDPOINT']
+
+const temporary = await mkdtemp(join(tmpdir(), 'flexit-download-'))
+test.after.always(() => rm(temporary, { recursive: true, force: true }))
 
 const content = randomBytes(300_000)
 const sha256 = createHash('sha256').update(content).digest('hex')
@@ -65,8 +68,9 @@ class Cutter {
   }
 }
 
+/** A path in a new folder. */
 async function target(): Promise<string> {
-  return join(await mkdtemp(join(tmpdir(), 'flexit-download-')), 'weights.bin')
+  return join(await mkdtemp(join(temporary, 'case-')), 'weights.bin')
 }
 
 /** Download one URL with everything known about it. */
