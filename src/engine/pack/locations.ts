@@ -172,7 +172,7 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /** "1.2 GB": decimal units, two digits. */
-function formatBytes(bytes: number): string {
+export function formatBytes(bytes: number): string {
   const units = ['bytes', 'kB', 'MB', 'GB', 'TB']
   const unit = Math.min(Math.floor(Math.log10(Math.max(bytes, 1)) / 3), units.length - 1)
   const value = bytes / 1000 ** unit
