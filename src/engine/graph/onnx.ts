@@ -88,7 +88,8 @@ export async function writeOnnx(graph: Graph, folder: string, name: string): Pro
   const nodes = reachable(lowered, lowered.outputs.values())
   const initializers = new Map<string, onnx.ITensorProto>()
   const encoded = nodes.map((node) => encodeNode(node, initializers))
-  const constants = new Set(nodes.flatMap((node) => node.inputs.filter((value) => value.constant !== undefined)))
+  const used = new Set([...nodes.flatMap((node) => node.inputs), ...lowered.outputs.values()])
+  const constants = [...used].filter((value) => value.constant !== undefined)
   for (const value of constants) initializers.set(value.name, await encodeConstant(value, folder))
   const model = ModelProto.create({
     irVersion: 8,
