@@ -30,6 +30,8 @@ export interface EngineOptions {
   readonly threads?: number
   /** Where built graphs are kept. */
   readonly cacheFolder: string
+  /** Write the time of every operation of a step to a trace file with this prefix, when the engine is closed. */
+  readonly profile?: string
   /** Called before work that takes long: building a graph, loading it. */
   readonly onProgress?: (doing: string) => void
 }
@@ -160,14 +162,14 @@ export class Engine {
   }
 
   async #load(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
-    const { device = { kind: 'cpu', index: 0 }, threads = 0, onProgress } = this.#options
+    const { device = { kind: 'cpu', index: 0 }, threads = 0, profile, onProgress } = this.#options
     const path = await this.#cache.file(kind, [this.pack.digest, key], async () => {
       onProgress?.(`building the ${kind} graph`)
       await this.pack.verify(specification.networks)
       return build()
     })
     onProgress?.(`loading the ${kind} graph`)
-    return Session.create(path, { device, threads })
+    return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
   }
 
   async #runPrepare(image: Float32Array, specification: StepSpecification): Promise<Record<string, Tensor>> {

@@ -48,11 +48,11 @@ export function formatDevice({ kind, index }: Device): string {
 /** A model on a device. */
 export class Session {
   readonly #session: ort.InferenceSession
-  readonly outputNames: readonly string[]
+  readonly #profiled: boolean
 
-  private constructor(session: ort.InferenceSession) {
+  private constructor(session: ort.InferenceSession, profiled: boolean) {
     this.#session = session
-    this.outputNames = session.outputNames
+    this.#profiled = profiled
   }
 
   /**
@@ -71,7 +71,7 @@ export class Session {
         logSeverityLevel: 3,
         ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: profile }),
       })
-      return new Session(session)
+      return new Session(session, profile !== undefined)
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       if (kind !== 'cpu') {
@@ -100,13 +100,9 @@ export class Session {
     )
   }
 
-  /** Write the profile that `SessionOptions.profile` asked for. */
-  endProfiling(): void {
-    this.#session.endProfiling()
-  }
-
-  /** Free the device's memory. The session cannot be used afterwards. */
+  /** Free the device's memory, and write the profile if one was asked for. The session cannot be used afterwards. */
   async release(): Promise<void> {
+    if (this.#profiled) this.#session.endProfiling()
     await this.#session.release()
   }
 }

@@ -2,6 +2,7 @@
 // dY is the gradient of the loss with respect to the (first) output; a row returns dX for each input, in order, or
 // undefined for an input that has none. Un-broadcasting is the walker's business (gradient.ts).
 
+import { flipped, transposed } from './arrays.js'
 import type { Value } from './graph.js'
 import type { Attributes, OperationName } from './operations.js'
 import * as op from './ops.js'
@@ -53,16 +54,16 @@ export const gradientRules: { readonly [K in OperationName]: Rule<K> | typeof no
   Reciprocal: none,
   Sigmoid: none,
   Tanh: none,
-  // y = max(x, 0): dX = dY·[y > 0], and y is never negative
-  Relu: ({ outputs: [y], dY }) => [op.mul(dY, op.sign(y!))],
+  // y = max(x, 0): dX = 0 where y = 0, else dY
+  Relu: ({ outputs: [y], dY }) => [op.where(op.equal(y!, 0), 0, dY)],
   Pow: none,
   Clip: none,
   Cast: none,
   Where: none,
   // Y = A·B: dA = dY·Bᵀ, dB = Aᵀ·dY
   MatMul: ({ inputs: [a, b], dY }) => [
-    op.matmul(dY, transposed(b!)),
-    a!.constant === undefined && b!.constant !== undefined ? undefined : op.matmul(transposed(a!), dY),
+    op.matmul(dY, matrixTranspose(b!)),
+    a!.constant === undefined && b!.constant !== undefined ? undefined : op.matmul(matrixTranspose(a!), dY),
   ],
   // Y = X ⋆ W: dX = (dY, dilated by the stride) ⋆ W flipped in space with its channels exchanged
   Conv: (context) => [convInputGradient(context), undefined, undefined],
@@ -150,14 +151,10 @@ export const gradientRules: { readonly [K in OperationName]: Rule<K> | typeof no
 /** |u| beyond which tanh(|u|⁵) is 1 in float32; keeps |u|⁵ finite. */
 export const softClampLimit = 4
 
-function transposed(matrix: Value): Value {
+function matrixTranspose(matrix: Value): Value {
   if (matrix.constant === undefined || matrix.shape.length !== 2) return op.transposeLast(matrix)
   const [rows, columns] = matrix.shape.map(fixed) as [number, number]
-  return matrix.graph.derivedConstant(matrix, 'transposed', [columns, rows], (data) => {
-    const result = new Float32Array(data.length)
-    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = data[i * columns + j]!
-    return result
-  })
+  return matrix.graph.derivedConstant(matrix, 'transposed', [columns, rows], (data) => transposed(data, rows, columns))
 }
 
 /** dY with its reduced axes as long as those of `x` again. */
@@ -179,22 +176,16 @@ function convInputGradient({ inputs: [x, weight], attributes, dY }: RuleContext<
   const [top, left] = attributes.pads
   const [stride] = attributes.strides
   if (attributes.strides[1] !== stride) throw new Error('the gradient needs equal strides')
-  const [m, c, kh, kw] = weight!.shape.map(fixed) as [number, number, number, number]
-  const flipped = weight!.graph.derivedConstant(weight!, 'flipped', [c, m, kh, kw], (data) => {
-    const result = new Float32Array(data.length)
-    const taps = kh * kw
-    for (let i = 0; i < m; i++)
-      for (let j = 0; j < c; j++)
-        for (let k = 0; k < taps; k++) result[(j * m + i) * taps + taps - 1 - k] = data[(i * c + j) * taps + k]!
-    return result
-  })
+  const shape = weight!.shape.map(fixed) as [number, number, number, number]
+  const [m, c, kh, kw] = shape
+  const kernel = weight!.graph.derivedConstant(weight!, 'flipped', [c, m, kh, kw], (data) => flipped(data, shape))
   const dilated = stride === 1 ? dY : dilate(dY, stride)
   const [height, width] = [fixed(x!.shape[2]!), fixed(x!.shape[3]!)]
   const bottom = height - fixed(dilated.shape[2]!) + top
   const right = width - fixed(dilated.shape[3]!) + left
   const pads = [kh - 1 - top, kw - 1 - left, bottom, right] as const
   const padding = pads.map((length) => Math.max(length, 0)) as [number, number, number, number]
-  return op.conv(cropped(dilated, pads), flipped, undefined, { padding })
+  return op.conv(cropped(dilated, pads), kernel, undefined, { padding })
 }
 
 /** Without the borders whose padding (top, left, bottom, right) is negative, which ONNX does not allow. */

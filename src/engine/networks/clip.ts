@@ -2,6 +2,7 @@
 // transformer, text transformer. Layers and widths are read off the weights; BatchNorm is folded.
 
 import { type Graph, type Value } from '../graph/graph.js'
+import { transposed } from '../graph/arrays.js'
 import * as op from '../graph/ops.js'
 import { type Dim, fixed } from '../graph/shape.js'
 import { attention, joinHeads, layerNorm, linear, splitHeads, transformer } from './layers.js'
@@ -70,11 +71,7 @@ function patchEmbedding(image: Value, weights: Weights, width: number, patch: nu
   const split = op.reshape(image, [n, channels, rows, patch, columns, patch])
   const patches = op.reshape(op.transpose(split, [0, 2, 4, 1, 3, 5]), [n, rows * columns, size])
   const kernel = weights.constant(image.graph, 'conv1.weight', [width, 3, patch, patch])
-  const matrix = image.graph.derivedConstant(kernel, 'matrix', [size, width], (data) => {
-    const result = new Float32Array(data.length)
-    for (let i = 0; i < width; i++) for (let j = 0; j < size; j++) result[j * width + i] = data[i * size + j]!
-    return result
-  })
+  const matrix = image.graph.derivedConstant(kernel, 'matrix', [size, width], (data) => transposed(data, width, size))
   return op.matmul(patches, matrix, 'conv1')
 }
 
@@ -134,7 +131,8 @@ function foldedConv(x: Value, weights: Weights, name: string, batchNorm: string,
   const kernel = graph.constant(`${name}.weight`, shape, () => {
     const [data, scale] = [weights.read(`${name}.weight`), scales()]
     const size = data.length / channels
-    return data.map((value, i) => value * scale[Math.floor(i / size)]!)
+    for (let c = 0; c < channels; c++) for (let i = 0; i < size; i++) data[c * size + i]! *= scale[c]!
+    return data
   })
   const bias = graph.constant(`${name}.bias`, [channels], () => {
     const [mean, beta, scale] = [norm.read('running_mean'), norm.read('bias'), scales()]

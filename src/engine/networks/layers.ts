@@ -1,9 +1,10 @@
 // Layers that several networks share, in the key layouts of PyTorch's modules.
 
 import type { Value } from '../graph/graph.js'
+import { transposed } from '../graph/arrays.js'
 import * as op from '../graph/ops.js'
 import { type Dim, fixed } from '../graph/shape.js'
-import { type ExpectedShape, type Weights, transpose } from './weights.js'
+import type { ExpectedShape, Weights } from './weights.js'
 
 /** torch.nn.Conv2d with a bias: x [N, C, H, W]. */
 export function conv2d(x: Value, weights: Weights, name: string, options: op.ConvOptions = {}): Value {
@@ -72,7 +73,7 @@ function inProjection(x: Value, weights: Weights, part: 0 | 1 | 2, width: number
   weights.shape('attn.in_proj_bias', [3 * width])
   const rows = (data: Float32Array, size: number) => data.subarray(part * width * size, (part + 1) * width * size)
   const matrix = x.graph.constant(`attn.${name}_proj.weight`, [width, width], () =>
-    transpose(rows(weights.read('attn.in_proj_weight'), width), width, width),
+    transposed(rows(weights.read('attn.in_proj_weight'), width), width, width),
   )
   const bias = x.graph.constant(`attn.${name}_proj.bias`, [width], () =>
     rows(weights.read('attn.in_proj_bias'), 1).slice(),

@@ -1,6 +1,7 @@
 // Weights as constants of a graph, read when the graph is written, with the shapes checked when it is built.
 
 import { FlexitError } from '../errors.js'
+import { transposed } from '../graph/arrays.js'
 import type { Graph, Value } from '../graph/graph.js'
 import type { TensorSource } from '../pack/tensor-source.js'
 
@@ -73,13 +74,6 @@ export class Weights {
   /** A matrix [rows, columns] as its transpose: PyTorch's Linear computes x·Wᵀ. */
   transposed(graph: Graph, name: string, expected?: ExpectedShape): Value {
     const [rows, columns] = this.shape(name, expected ?? [undefined, undefined]) as [number, number]
-    return graph.constant(name, [columns, rows], () => transpose(this.read(name), rows, columns))
+    return graph.constant(name, [columns, rows], () => transposed(this.read(name), rows, columns))
   }
-}
-
-/** [rows, columns] → [columns, rows]. */
-export function transpose(data: Float32Array, rows: number, columns: number): Float32Array {
-  const result = new Float32Array(data.length)
-  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) result[j * rows + i] = data[i * columns + j]!
-  return result
 }
