@@ -36,7 +36,8 @@ export const limits = { steps: 10_000, views: 64, lambda: 1_000, learningRate: 1
 
 const lambda = z.number().min(0).max(limits.lambda)
 
-const parametersSchema = z.strictObject({
+/** All parameters, none left out. */
+export const parametersSchema = z.strictObject({
   preset: z.enum(['paper', 'reference']),
   space: z.enum(['latent', 'pixels']),
   steps: z.int().min(1).max(limits.steps),
