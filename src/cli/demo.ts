@@ -1,0 +1,48 @@
+// `flexit demo`: an edit that needs nothing but the package: its own picture, with the networks that come with it.
+// The picture is Noto Emoji's red apple (Google, Apache-2.0).
+
+import { join } from 'node:path'
+import { Command } from 'commander'
+import { shippedFolder } from '../engine/pack/locations.js'
+import { interruptible } from './interruption.js'
+import { readInput, withEngine } from './open-engine.js'
+import { createProgress } from './progress.js'
+import { runEdit } from './run-edit.js'
+
+const folder = join('flexit-out', 'demo')
+const files = {
+  picture: join(folder, 'tangerine.png'),
+  filmstrip: join(folder, 'filmstrip.png'),
+  animation: join(folder, 'animation.webp'),
+  latents: join(folder, 'tangerine.safetensors'),
+}
+
+export function demoCommand(): Command {
+  return new Command('demo')
+    .summary('edit a picture that comes with flexit')
+    .description(`Turn a red apple into a tangerine, in ${folder}: seconds on a CPU, nothing is downloaded.`)
+    .action(() => interruptible(demo))
+}
+
+async function demo(signal: AbortSignal): Promise<void> {
+  const progress = createProgress({ quiet: false })
+  const tiny = join(shippedFolder, 'tiny')
+  await withEngine({ pack: tiny }, progress, async (engine) => {
+    const image = join(tiny, 'examples', 'red-apple.png')
+    const picture = await readInput(engine, image)
+    progress.say('"red apple" → "tangerine", with the small networks that come with flexit')
+    const state = engine.begin({ picture, source: 'red apple', target: 'tangerine' })
+    const resumeCommand = (path: string) => `npx flexit edit --resume ${path}`
+    const saved = { state, snapshots: new Map<number, Float32Array>() }
+    await runEdit(
+      { engine, saved, files, rescue: files.latents, saveEvery: 8, json: false, progress, resumeCommand },
+      signal,
+    )
+  })
+  progress.say(`
+Look at ${files.filmstrip}, then try
+
+  npx flexit edit ${join(tiny, 'examples', 'strawberry.png')} --source strawberry --target grapes
+  npx flexit edit --resume ${files.latents} --steps 160
+  npx flexit models list`)
+}

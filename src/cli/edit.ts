@@ -1,0 +1,155 @@
+// `flexit edit`: a picture, what is in it, and what it should become; or a saved edit that goes on.
+// The method is FlexIT's (CVPR 2022).
+
+import { basename, extname, join } from 'node:path'
+import { Command } from 'commander'
+import { type SavedEdit, readEditFile } from '../engine/edit-file.js'
+import { invalidArgument } from '../engine/errors.js'
+import { resolveParameters } from '../engine/parameters.js'
+import { interruptible } from './interruption.js'
+import { readInput, withEngine } from './open-engine.js'
+import { checkOutputs } from './outputs.js'
+import { addParameters, givenParameters, parseCount } from './parameters.js'
+import { createProgress } from './progress.js'
+import { type EditFiles, runEdit } from './run-edit.js'
+
+interface EditOptions {
+  readonly source?: string
+  readonly target?: string
+  readonly pack?: string
+  readonly networks?: string[]
+  readonly out?: string
+  readonly filmstrip?: string
+  readonly animation?: string
+  readonly latents?: string
+  readonly saveEvery?: number
+  readonly resume?: string
+  readonly device?: string
+  readonly threads?: number
+  readonly json?: boolean
+  readonly quiet?: boolean
+}
+
+const examples = `
+Examples:
+  flexit edit cat.jpg --source cat --target dog --pack imagenet
+  flexit edit apple.png --source "red apple" --target tangerine --out tangerine.png --filmstrip strip.png
+  flexit edit apple.png --source apple --target pear --latents pear.safetensors      stop with Ctrl-C, then
+  flexit edit --resume pear.safetensors --steps 160                                  go on, and on for longer
+  flexit edit apple.png --source apple --target pear --json | jq .similarityTarget
+
+The picture's largest centred square is edited, at the pack's size (tiny: 64, imagenet: 288 pixels).
+Exit codes: 0 done, 1 failed, 2 a wrong request, 130 stopped.`
+
+export function editCommand(): Command {
+  const command = new Command('edit')
+    .summary('edit a picture by text')
+    .description('Edit a picture so that it shows the target text where it shows the source text.')
+    .argument('[image]', 'JPEG, PNG, WebP, AVIF, GIF, TIFF or SVG file')
+    .option('--source <text>', 'what is in the picture')
+    .option('--target <text>', 'what it should become')
+    .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny)')
+    .option('--resume <file>', 'go on with a saved edit in place of an image; steps and weights may be changed')
+    .optionsGroup('Files (each is replaced only by a whole new one):')
+    .option('--out <file>', 'the result: .png, .webp or .jpg (default: flexit-out/IMAGE-TARGET.png)')
+    .option('--filmstrip <file>', 'the way there, every Nth step in one picture: .png')
+    .option('--animation <file>', 'the way there, moving: .webp')
+    .option('--latents <file>', 'the state, to be resumed, and the latent of every Nth step: .safetensors')
+    .option(
+      '--save-every <n>',
+      'N: save the latents after so many steps (default: 16, or a 20th of --steps)',
+      parseCount,
+    )
+  return addParameters(command)
+    .optionsGroup('Running:')
+    .option('--device <name>', 'cpu, cuda:0, tensorrt:0 or webgpu; never falls back to another (default: cpu)')
+    .option('--threads <n>', 'of the CPU (default: one for each core)', parseCount)
+    .option('--json', 'a line of JSON for every step and for the result, on stdout')
+    .option('--quiet', 'show only errors')
+    .addHelpText('after', examples)
+    .action((image: string | undefined, options: EditOptions) =>
+      interruptible((signal) => edit(image, options, signal)),
+    )
+}
+
+async function edit(image: string | undefined, options: EditOptions, signal: AbortSignal): Promise<void> {
+  const { latents = options.resume, resume, filmstrip, animation } = options
+  const resumed = resume === undefined ? undefined : readResumed(resume, image, options)
+  if (resumed === undefined && image === undefined) {
+    throw invalidArgument('image', 'no picture is named', 'Name one, or a saved edit with --resume FILE.')
+  }
+  const { source = '', target = '' } = resumed?.state ?? options
+  const name = resume === undefined ? `${stem(image!)}-${slug(target)}` : stem(resume)
+  const files: EditFiles = { picture: options.out ?? join('flexit-out', `${name}.png`), filmstrip, animation, latents }
+  await checkFiles(files, image)
+
+  const progress = createProgress({ quiet: options.quiet ?? false })
+  const given = givenParameters({ ...options })
+  const choice = {
+    pack: options.pack ?? resumed?.packName ?? 'tiny',
+    networks: given.networks ?? resumed?.state.parameters.networks,
+    device: options.device,
+    threads: options.threads,
+  }
+  await withEngine(choice, progress, async (engine) => {
+    const parameters = resolveParameters({ ...resumed?.state.parameters, ...given }, engine.pack)
+    const state = resumed
+      ? { ...resumed.state, parameters }
+      : engine.begin({ picture: await readInput(engine, image!), source, target, parameters })
+    const { steps, networks, views } = parameters
+    const start = state.step > 0 ? `steps ${state.step} to ${steps}` : `${steps} steps`
+    progress.say(`${JSON.stringify(source)} → ${JSON.stringify(target)}`)
+    progress.say(`${engine.pack.manifest.name}, ${start}, networks ${networks.join(' and ')}, ${views} views`)
+    const rescue = files.picture.slice(0, -extname(files.picture).length) + '.safetensors'
+    const resumeCommand = (path: string) => commandLine({ ...options, resume: path, out: files.picture })
+    const saveEvery = options.saveEvery ?? Math.max(16, Math.ceil(steps / 20))
+    const saved = { state, snapshots: resumed?.snapshots ?? new Map<number, Float32Array>() }
+    const json = options.json ?? false
+    await runEdit({ engine, saved, files, rescue, saveEvery, json, progress, resumeCommand }, signal)
+  })
+}
+
+/** The saved edit, which has a picture and texts of its own. */
+function readResumed(path: string, image: string | undefined, { source, target }: EditOptions): SavedEdit {
+  const reject = (field: string, what: string) =>
+    invalidArgument(field, `${what} cannot be given with --resume: the saved edit has its own`, 'Leave it out.')
+  if (image !== undefined) throw reject('image', 'an image')
+  if (source !== undefined) throw reject('source', '--source')
+  if (target !== undefined) throw reject('target', '--target')
+  return readEditFile(path)
+}
+
+async function checkFiles({ picture, filmstrip, animation, latents }: EditFiles, image: string | undefined) {
+  const all = [
+    { option: '--out', path: picture, extensions: ['.png', '.webp', '.jpg', '.jpeg'] },
+    { option: '--filmstrip', path: filmstrip, extensions: ['.png'] },
+    { option: '--animation', path: animation, extensions: ['.webp'] },
+    { option: '--latents', path: latents, extensions: ['.safetensors'] },
+  ]
+  const outputs = all.flatMap(({ path, ...rest }) => (path === undefined ? [] : [{ ...rest, path }]))
+  await checkOutputs(outputs, image)
+}
+
+function stem(path: string): string {
+  return basename(path, extname(path))
+}
+
+/** Letters and digits of a text as a part of a file name. */
+function slug(text: string): string {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ['edit']
+  return words.join('-').slice(0, 60)
+}
+
+/** What to type to go on with a saved edit. */
+function commandLine(options: EditOptions): string {
+  const { resume, pack, out, filmstrip, animation, saveEvery, device, threads, json } = options
+  const flags = { resume, pack, out, filmstrip, animation, 'save-every': saveEvery, device, threads }
+  const given = Object.entries(flags).flatMap(([flag, value]) =>
+    value === undefined ? [] : [`--${flag} ${shellWord(String(value))}`],
+  )
+  return ['npx flexit edit', ...given, ...(json ? ['--json'] : [])].join(' ')
+}
+
+function shellWord(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}

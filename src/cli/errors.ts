@@ -1,0 +1,50 @@
+// How errors are told: what happened and what to do, on stderr; a stack only to those who ask for it.
+
+import { CommanderError } from 'commander'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { parameterKeys } from './parameters.js'
+
+/** Print an error and return the exit code that it asks for. With `json`, one line of JSON. */
+export function reportError(error: unknown, { json }: { readonly json: boolean }): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return 0
+  const told = translated(error)
+  if (told === undefined) return 2
+  const { code, field, cure } = told
+  const message = printable(inFlags(told.message, field))
+  if (json) {
+    process.stderr.write(`${JSON.stringify({ error: { code, message, cure, field } })}\n`)
+  } else {
+    const what = code === 'CANCELLED' ? 'stopped' : 'error'
+    process.stderr.write(`${what}: ${message}\n${cure === undefined ? '' : `${printable(cure)}\n`}`)
+  }
+  if (process.env['FLEXIT_DEBUG'] === '1') console.error(error)
+  return code === 'CANCELLED' ? 130 : code === 'INVALID_ARGUMENT' ? 2 : 1
+}
+
+/** Undefined for help that was asked for in vain: commander has printed it. */
+function translated(error: unknown): FlexitError | undefined {
+  if (error instanceof FlexitError) return error
+  if (error instanceof CommanderError) {
+    if (error.code === 'commander.help') return undefined
+    return invalidArgument('command line', error.message.replace(/^error: /, ''), 'See `npx flexit help`.')
+  }
+  return new FlexitError({
+    code: 'INTERNAL',
+    message: `something went wrong that should not: ${error instanceof Error ? error.message : String(error)}`,
+    cure: 'Please report it, with what FLEXIT_DEBUG=1 prints when you run the command again.',
+    cause: error,
+  })
+}
+
+/** Parameters by the names that they have on the command line. */
+function inFlags(message: string, field: string | undefined): string {
+  const key = parameterKeys.find((name) => name === field && message.startsWith(`${name} `))
+  if (key === undefined) return message
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}${message.slice(key.length)}`
+}
+
+/** Names and texts from files must not steer the terminal. */
+function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex -- it matches bytes
+  return text.replace(/[\0-\x09\x0b-\x1f\x7f-\x9f]/g, '\uFFFD')
+}

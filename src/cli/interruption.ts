@@ -1,0 +1,23 @@
+// Ctrl-C, for work that is worth saving: the first asks it to stop, the second ends the process.
+// Exit codes as shells have them: 128 + the number of the signal.
+
+/**
+ * Run `work` with a signal that aborts on SIGINT, on SIGTERM, and when the reader of stdout goes away. A second SIGINT or
+ * SIGTERM exits at once.
+ */
+export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController()
+  const onSignal = (name: NodeJS.Signals) => {
+    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143)
+    controller.abort()
+  }
+  const onOutputError = () => controller.abort()
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  process.stdout.on('error', onOutputError)
+  try {
+    return await work(controller.signal)
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    process.stdout.off('error', onOutputError)
+  }
+}

@@ -1,0 +1,40 @@
+// `flexit models list`: which packs there are, and which can be used now.
+// Sizes are those of the networks that are not optional.
+
+import { Command } from 'commander'
+import { type PackListing, formatBytes, listPacks } from '../../engine/pack/locations.js'
+import { type Manifest, requiredFiles } from '../../engine/pack/manifest.js'
+
+export function listCommand(): Command {
+  return new Command('list').description('Show all packs: where they are, whether they are ready, what they need.').action(list)
+}
+
+async function list(): Promise<void> {
+  const packs = await listPacks()
+  console.log(packs.map(describe).join('\n\n'))
+}
+
+function describe({ name, state, folder, manifest, problem }: PackListing): string {
+  const lines = [`${name} (${state})`]
+  if (problem !== undefined) lines.push(`  ${problem}`)
+  if (manifest !== undefined) {
+    const { description, image, licence, clip } = manifest
+    const networks = clip.map((network) => (network.optional ? `(${network.name})` : network.name))
+    lines.push(
+      `  ${description}`,
+      `  pictures  ${image.size} × ${image.size}`,
+      `  networks  ${networks.join(', ')}`,
+      `  size      ${size(manifest)}`,
+      `  licence   ${licence}`,
+    )
+  }
+  lines.push(`  folder    ${folder}`)
+  if (state === 'not downloaded' || state === 'incomplete') lines.push(`  get it    npx flexit models pull ${name}`)
+  return lines.join('\n')
+}
+
+function size(manifest: Manifest): string {
+  const sizes = [...new Set(requiredFiles(manifest))].map((file) => manifest.files[file]?.bytes)
+  const known = sizes.reduce<number>((sum, bytes) => sum + (bytes ?? 0), 0)
+  return `${sizes.includes(undefined) ? 'at least ' : ''}${formatBytes(known)}`
+}

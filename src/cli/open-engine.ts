@@ -1,0 +1,43 @@
+// Opens the engine that a command asks for: its pack, its device, its threads.
+// Built graphs go to the cache folder, where all commands share them.
+
+import { Engine } from '../engine/engine.js'
+import { cacheFolder, requirePack } from '../engine/pack/locations.js'
+import { type Picture, readPicture } from '../engine/picture.js'
+import { parseDevice } from '../engine/runtime.js'
+import type { Progress } from './progress.js'
+
+export interface EngineChoice {
+  /** Name or path. */
+  readonly pack: string
+  readonly networks?: readonly string[] | undefined
+  readonly device?: string | undefined
+  readonly threads?: number | undefined
+}
+
+/** Run `work` with an engine, and close it. Errors: those of `parseDevice`, `requirePack` and `Engine.open`. */
+export async function withEngine<T>(
+  { pack, networks, device = 'cpu', threads = 0 }: EngineChoice,
+  progress: Progress,
+  work: (engine: Engine) => Promise<T>,
+): Promise<T> {
+  const options = { device: parseDevice(device), threads }
+  const { folder } = await requirePack(pack, networks)
+  const engine = await Engine.open({
+    ...options,
+    pack: folder,
+    cacheFolder: cacheFolder(),
+    onProgress: (doing) => progress.doing(doing),
+  })
+  try {
+    return await work(engine)
+  } finally {
+    progress.end()
+    await engine.close()
+  }
+}
+
+/** A picture as the engine's pack takes it. Errors: those of `readPicture`. */
+export async function readInput({ size, pack }: Engine, path: string): Promise<Picture> {
+  return readPicture(path, { height: size, width: size, background: pack.manifest.image.background })
+}
