@@ -1,0 +1,65 @@
+// What the scheduler offers to the floor above it: admission, running edits, and what they report.
+
+import type { EditState, StepReport } from '../engine/edit.js'
+import type { FlexitError } from '../engine/errors.js'
+import type { EditParameters } from '../engine/parameters.js'
+import type { Picture } from '../engine/picture.js'
+
+/** Classes of urgency: a higher one is served before a lower one. */
+export type Priority = 'interactive' | 'normal' | 'batch'
+
+/** What is known of an edit before its image is decoded. */
+export interface AdmissionRequest {
+  readonly tenant: string
+  readonly priority: Priority
+  /** Bytes that the request holds in memory until the edit starts. */
+  readonly bytes: number
+  readonly steps: number
+  /** Time left until the caller gives up; undefined: no deadline. */
+  readonly deadlineMs?: number
+}
+
+/** A place in the queue, taken before any decoding. It must be submitted or released. */
+export interface Ticket {
+  /** Edits that are before it, and the estimates by the measured step time; undefined before anything was measured. */
+  readonly position: number
+  readonly estimatedStartMs: number | undefined
+  readonly estimatedDurationMs: number | undefined
+  release(): void
+}
+
+/** How an edit ended. `state` is the last one: what a client needs to go on elsewhere. */
+export type Outcome =
+  | { readonly kind: 'completed'; readonly picture: Picture; readonly state: EditState }
+  | { readonly kind: 'cancelled'; readonly state: EditState }
+  | { readonly kind: 'failed'; readonly error: FlexitError; readonly state: EditState }
+  /** The server goes away; the client may resume from the state on another one. */
+  | { readonly kind: 'handed-back'; readonly state: EditState }
+
+/** Called on the main thread, in order; nothing follows `onEnd`. They must not throw. */
+export interface EditListener {
+  onStarted(warnings: readonly string[]): void
+  /** A step was taken: its report (the picture of `report.step`) and the state after it. */
+  onStep(report: StepReport, state: EditState): void
+  onEnd(outcome: Outcome): void
+}
+
+/** An edit under way. Every call acts at the next step boundary, is idempotent, and does nothing after the end. */
+export interface RunningEdit {
+  readonly state: EditState
+  cancel(): void
+  /** Finish with the latent of the current step, or of step `step` once it is reached. */
+  accept(step?: number): void
+  pause(): void
+  resume(): void
+  /** New target text or parameters from the next step on. Errors: INVALID_ARGUMENT, with the edit unchanged. */
+  update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void
+  /** Not scheduled while held: its reader is behind. */
+  hold(held: boolean): void
+}
+
+export interface SchedulerApi {
+  /** Errors: RESOURCE_EXHAUSTED (with `retryAfterMs`), FAILED_PRECONDITION (a deadline that cannot be met, draining). */
+  admit(request: AdmissionRequest): Ticket
+  submit(ticket: Ticket, state: EditState, listener: EditListener): RunningEdit
+}
