@@ -10,7 +10,7 @@ import { Pack } from './pack/pack.js'
 import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
 import { type Picture, pictureToTensor } from './picture.js'
 import { tapCount } from './networks/lpips.js'
-import { type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
+import { BrokenModelError, type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
 import {
   type StepSpecification,
   decodeGraph,
@@ -58,6 +58,8 @@ export class Engine {
     max: maxSessions,
     dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
   })
+
+  #lastBatch: { readonly edits: readonly Edit[]; readonly inputs: Record<string, Tensor> } | undefined
 
   private constructor(pack: Pack, options: EngineOptions) {
     this.pack = pack
@@ -163,13 +165,22 @@ export class Engine {
 
   async #load(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
     const { device = { kind: 'cpu', index: 0 }, threads = 0, profile, onProgress } = this.#options
-    const path = await this.#cache.file(kind, [this.pack.digest, key], async () => {
+    const parts = [this.pack.digest, key]
+    const checkAndBuild = async () => {
       onProgress?.(`building the ${kind} graph`)
       await this.pack.verify(specification.networks)
       return build()
-    })
-    onProgress?.(`loading the ${kind} graph`)
-    return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
+    }
+    const create = (path: string) => {
+      onProgress?.(`loading the ${kind} graph`)
+      return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
+    }
+    try {
+      return await create(await this.#cache.file(kind, parts, checkAndBuild))
+    } catch (error) {
+      if (!(error instanceof BrokenModelError)) throw error
+      return create(await this.#cache.rebuild(kind, parts, checkAndBuild))
+    }
   }
 
   async #runPrepare(image: Float32Array, specification: StepSpecification): Promise<Record<string, Tensor>> {
@@ -227,16 +238,34 @@ export class Engine {
   }
 
   #stepInputs(edits: readonly Edit[], specification: StepSpecification): Record<string, Tensor> {
-    const [first] = edits
+    const inputs: Record<string, Tensor> = { ...this.#constantInputs(edits, specification) }
     const variable = variableShape(this.pack, specification.space)
+    inputs['z'] = stack(
+      edits.map((edit) => edit.z),
+      variable,
+    )
+    for (const name of specification.networks) {
+      Object.assign(
+        inputs,
+        viewInputs(
+          name,
+          edits.map((edit) => this.#views(edit, name)),
+          specification.views > 0,
+        ),
+      )
+    }
+    return inputs
+  }
+
+  /** The inputs that stay the same as long as a batch has the same edits; those of the last batch are kept. */
+  #constantInputs(edits: readonly Edit[], specification: StepSpecification): Record<string, Tensor> {
+    const last = this.#lastBatch
+    if (last?.edits.length === edits.length && edits.every((edit, i) => edit === last.edits[i])) return last.inputs
+    const [first] = edits
     const inputs: Record<string, Tensor> = {
-      z: stack(
-        edits.map((edit) => edit.z),
-        variable,
-      ),
       z0: stack(
         edits.map((edit) => edit.constants.z0),
-        variable,
+        variableShape(this.pack, specification.space),
       ),
       learning_rate: scalars(edits, (p) => p.learningRate),
     }
@@ -258,15 +287,8 @@ export class Engine {
       inputs[names.target(name)] = of('target')
       inputs[names.sourceText(name)] = of('sourceText')
       inputs[names.targetText(name)] = of('targetText')
-      Object.assign(
-        inputs,
-        viewInputs(
-          name,
-          edits.map((edit) => this.#views(edit, name)),
-          specification.views > 0,
-        ),
-      )
     }
+    this.#lastBatch = { edits: [...edits], inputs }
     return inputs
   }
 

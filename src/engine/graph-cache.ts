@@ -29,11 +29,19 @@ export class GraphCache {
    * the code. Errors: FAILED_PRECONDITION where the folder cannot be written, and what `build` throws.
    */
   async file(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
-    const key = `${name}-${digestOf([codeDigest, ...parts]).slice(0, 32)}`
-    const path = join(this.folder, `${key}.onnx`)
+    const path = join(this.folder, `${keyOf(name, parts)}.onnx`)
     if ((await stat(path).catch(() => undefined)) !== undefined) return path
-    return writeOnnx(await build(), this.folder, key)
+    return this.rebuild(name, parts, build)
   }
+
+  /** The same, whatever is there. */
+  async rebuild(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
+    return writeOnnx(await build(), this.folder, keyOf(name, parts))
+  }
+}
+
+function keyOf(name: string, parts: readonly string[]): string {
+  return `${name}-${digestOf([codeDigest, ...parts]).slice(0, 32)}`
 }
 
 function digestOf(parts: readonly (string | Uint8Array)[]): string {

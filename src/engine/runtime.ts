@@ -45,6 +45,9 @@ export function formatDevice({ kind, index }: Device): string {
   return kind === 'cpu' || kind === 'webgpu' ? (index === 0 ? kind : `${kind}:${index}`) : `${kind}:${index}`
 }
 
+/** A model file that ONNX Runtime cannot load: cut off, or with its external data gone. */
+export class BrokenModelError extends FlexitError {}
+
 /** A model on a device. */
 export class Session {
   readonly #session: ort.InferenceSession
@@ -57,7 +60,7 @@ export class Session {
 
   /**
    * Load the model file `path` onto a device. Errors: FAILED_PRECONDITION where the device cannot be used here (never a
-   * silent fall-back to another one), DATA_LOSS where the file is not a valid model.
+   * silent fall-back to another one), BrokenModelError where the file is not a valid model.
    */
   static async create(path: string, { device, threads, profile }: SessionOptions): Promise<Session> {
     const { kind, index } = device
@@ -82,7 +85,7 @@ export class Session {
           cause: error,
         })
       }
-      throw new FlexitError({
+      throw new BrokenModelError({
         code: 'DATA_LOSS',
         message: `ONNX Runtime cannot load ${path}: ${reason}`,
         cure: 'Delete the cached graphs with `flexit cache clear` and try again.',

@@ -1,5 +1,6 @@
 // Composites written as ONNX operations. Every form here gives a sample the same bits alone and in a batch on ONNX
-// Runtime's CPU provider; that is why sums over a middle axis are matrix products (its ReduceSum is not invariant).
+// Runtime's CPU provider. Its sums do not by themselves: over a middle axis they depend on the batch's size, and over
+// the last axes on where in memory a row begins.
 
 import { Graph, type Node, type Value, reachable } from './graph.js'
 import { groupStatistics, softClampLimit } from './gradient-rules.js'
@@ -44,34 +45,47 @@ const lowerings: { readonly [K in OperationName]?: Lowering<K> } = {
     const index = op.expand(op.cast(clipped, 'int64'), repeats)
     return op.mul(op.gatherElements(x!, index, axis), inside)
   },
-  ReduceSum: ([x], { axes }) => sumOverMiddle(x!, axes),
-  ReduceMean: ([x], { axes }) => {
-    const count = op.staticSize(axes.map((axis) => x!.shape[axis]!))
-    return op.mul(sumOverMiddle(x!, axes), 1 / count)
-  },
+  ReduceSum: ([x], { axes }) => (areLast(axes, x!) ? sumOfPadded(x!, axes) : sumOverMiddle(x!, axes)),
+  ReduceMean: ([x], { axes }) => op.mul(op.reduceSum(x!, axes), 1 / lengthOf(axes, x!)),
+}
+
+/** Rows of a multiple of so many float32 begin at equal places relative to the vectors that a CPU adds. */
+const vectorLength = 8
+
+const lengthOf = (axes: readonly number[], x: Value): number => op.staticSize(axes.map((axis) => x.shape[axis]!))
+
+const areLast = (axes: readonly number[], { shape }: Value): boolean =>
+  axes.every((axis, i) => axis === shape.length - axes.length + i)
+
+const reduced = (axes: readonly number[], { shape }: Value) => shape.map((dim, i) => (axes.includes(i) ? 1 : dim))
+
+/** The last axes as one, with zeros up to a whole number of vectors. */
+function sumOfPadded(x: Value, axes: readonly number[]): Value {
+  const length = lengthOf(axes, x)
+  const rows = op.reshape(x, [product(x.shape.slice(0, axes[0])), length])
+  const padded = op.pad(rows, 1, 0, Math.ceil(length / vectorLength) * vectorLength - length)
+  return op.reshape(op.reduceSum(padded, [1]), reduced(axes, x))
 }
 
 /** Axes with others behind them: [outer, reduced, inner] as ones [1, reduced] × [reduced, inner], a run at a time. */
 function sumOverMiddle(x: Value, axes: readonly number[]): Value {
   const gap = axes.findIndex((axis, i) => i > 0 && axis !== axes[i - 1]! + 1)
   if (gap > 0) return op.reduceSum(op.reduceSum(x, axes.slice(gap)), axes.slice(0, gap))
-  const [start, end] = [axes[0]!, axes.at(-1)! + 1]
-  const count = op.staticSize(x.shape.slice(start, end))
-  const matrices = op.reshape(x, [product(x.shape.slice(0, start)), count, product(x.shape.slice(end))])
-  const ones = x.graph.constant('ones', [1, count], new Float32Array(count).fill(1))
-  const summed = x.shape.map((dim, i) => (axes.includes(i) ? 1 : dim))
-  return op.reshape(op.matmul(ones, matrices), summed)
+  const length = lengthOf(axes, x)
+  const matrices = op.reshape(x, [product(x.shape.slice(0, axes[0])), length, product(x.shape.slice(axes.at(-1)! + 1))])
+  const ones = x.graph.constant('ones', [1, length], new Float32Array(length).fill(1))
+  return op.reshape(op.matmul(ones, matrices), reduced(axes, x))
 }
 
-/** Whether a reduction must be written as matrix products: its axes are not the last ones. */
-function reducesMiddle(node: Node): boolean {
+/** Whether ONNX Runtime's own reduction can be used. */
+function isInvariant(node: Node): boolean {
   const { axes } = node.attributes as Attributes['ReduceSum']
-  const rank = node.inputs[0]!.shape.length
-  return !axes.every((axis, i) => axis === rank - axes.length + i)
+  const x = node.inputs[0]!
+  return areLast(axes, x) && lengthOf(axes, x) % vectorLength === 0
 }
 
 function loweringOf(node: Node): Lowering<OperationName> | undefined {
-  if ((node.operation === 'ReduceSum' || node.operation === 'ReduceMean') && !reducesMiddle(node)) return undefined
+  if ((node.operation === 'ReduceSum' || node.operation === 'ReduceMean') && isInvariant(node)) return undefined
   // The table is typed per operation; a node carries the attributes of its own.
   return lowerings[node.operation] as Lowering<OperationName> | undefined
 }
