@@ -49,8 +49,8 @@ const lowerings: { readonly [K in OperationName]?: Lowering<K> } = {
   ReduceMean: ([x], { axes }) => op.mul(op.reduceSum(x!, axes), 1 / lengthOf(axes, x!)),
 }
 
-/** Rows of a multiple of so many float32 begin at equal places relative to the vectors that a CPU adds. */
-const vectorLength = 8
+/** Float32 in the vectors (SSE, NEON) that ONNX Runtime adds: rows of whole vectors all begin where a vector does. */
+const vectorLength = 4
 
 const lengthOf = (axes: readonly number[], x: Value): number => op.staticSize(axes.map((axis) => x.shape[axis]!))
 
