@@ -17,17 +17,27 @@ export async function withFolder<T>(use: (folder: string) => Promise<T>): Promis
   }
 }
 
-/** Outputs of `graph` for each set of inputs, on the CPU. */
+/** A session of `graph` on the CPU, released when `use` is done. */
+export async function withSession<T>(graph: Graph, threads: number, use: (session: Session) => Promise<T>): Promise<T> {
+  return withFolder(async (folder) => {
+    const path = await writeOnnx(graph, folder, 'test')
+    const session = await Session.create(path, { device: { kind: 'cpu', index: 0 }, threads })
+    try {
+      return await use(session)
+    } finally {
+      await session.release()
+    }
+  })
+}
+
+/** Outputs of `graph` for each set of inputs, on one thread. */
 export async function runGraph(
   graph: Graph,
   ...runs: readonly Readonly<Record<string, Tensor>>[]
 ): Promise<Record<string, Tensor>[]> {
-  return withFolder(async (folder) => {
-    const path = await writeOnnx(graph, folder, 'test')
-    const session = await Session.create(path, { device: { kind: 'cpu', index: 0 }, threads: 1 })
+  return withSession(graph, 1, async (session) => {
     const results = []
     for (const inputs of runs) results.push(await session.run(inputs))
-    await session.release()
     return results
   })
 }

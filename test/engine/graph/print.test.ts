@@ -14,9 +14,9 @@ function composition({ differentiated }: { readonly differentiated: boolean }): 
   const graph = new Graph()
   const x = graph.input('x', 'float32', [N, 2, 4, 4])
   const loss = graph.scope('block', () => {
-    const weight = graph.constant('conv.weight', [4, 2, 3, 3], new Float32Array(72))
-    const bias = graph.constant('conv.bias', [4], new Float32Array(4))
-    const scale = graph.constant('norm.weight', [4], new Float32Array(4))
+    const weight = graph.constant('conv.weight', [8, 2, 3, 3], new Float32Array(144))
+    const bias = graph.constant('conv.bias', [8], new Float32Array(8))
+    const scale = graph.constant('norm.weight', [8], new Float32Array(8))
     const h = op.silu(op.conv(x, weight, bias, { padding: 1, name: 'conv' }))
     return op.sumSquares(op.groupNorm(h, scale, bias, 2, 1e-6), 'loss')
   })
