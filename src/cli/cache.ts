@@ -19,7 +19,7 @@ export function cacheCommand(): Command {
 
 async function show(): Promise<void> {
   const { graphs, bytes } = await contents(cacheFolder())
-  console.log(`${cacheFolder()}\n${graphs} graphs, ${formatBytes(bytes)}`)
+  console.log(`${cacheFolder()}\n${counted(graphs)}, ${formatBytes(bytes)}`)
 }
 
 async function clear(): Promise<void> {
@@ -30,7 +30,11 @@ async function clear(): Promise<void> {
       throw fileError(error, path, 'delete')
     })
   }
-  console.log(`deleted ${graphs} graphs, ${formatBytes(bytes)}, from ${folder}`)
+  console.log(`deleted ${counted(graphs)}, ${formatBytes(bytes)}, from ${folder}`)
+}
+
+function counted(graphs: number): string {
+  return graphs === 1 ? '1 graph' : `${graphs} graphs`
 }
 
 interface Contents {

@@ -18,6 +18,7 @@ interface EditOptions {
   readonly target?: string
   readonly pack?: string
   readonly networks?: string[]
+  readonly space?: string
   readonly out?: string
   readonly filmstrip?: string
   readonly animation?: string
@@ -97,9 +98,11 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
       ? { ...resumed.state, parameters }
       : engine.begin({ picture: await readInput(engine, image!), source, target, parameters })
     const { steps, networks, views } = parameters
-    const start = state.step > 0 ? `steps ${state.step} to ${steps}` : `${steps} steps`
+    const start = state.step > 0 ? `from step ${state.step} to ${steps}` : `${steps} ${steps === 1 ? 'step' : 'steps'}`
     progress.say(`${JSON.stringify(source)} → ${JSON.stringify(target)}`)
-    progress.say(`${engine.pack.manifest.name}, ${start}, networks ${networks.join(' and ')}, ${views} views`)
+    progress.say(
+      `${engine.pack.manifest.name}, ${start}, CLIP ${networks.join(' and ')}, ${views} ${views === 1 ? 'view' : 'views'}`,
+    )
     const rescue = files.picture.slice(0, -extname(files.picture).length) + '.safetensors'
     const resumeCommand = (path: string) => commandLine({ ...options, resume: path, out: files.picture })
     const saveEvery = options.saveEvery ?? Math.max(16, Math.ceil(steps / 20))
@@ -110,12 +113,13 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
 }
 
 /** The saved edit, which has a picture and texts of its own. */
-function readResumed(path: string, image: string | undefined, { source, target }: EditOptions): SavedEdit {
+function readResumed(path: string, image: string | undefined, { source, target, space }: EditOptions): SavedEdit {
   const reject = (field: string, what: string) =>
     invalidArgument(field, `${what} cannot be given with --resume: the saved edit has its own`, 'Leave it out.')
   if (image !== undefined) throw reject('image', 'an image')
   if (source !== undefined) throw reject('source', '--source')
   if (target !== undefined) throw reject('target', '--target')
+  if (space !== undefined) throw reject('space', '--space')
   return readEditFile(path)
 }
 

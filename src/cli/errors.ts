@@ -1,7 +1,7 @@
 // How errors are told: what happened and what to do, on stderr; a stack only to those who ask for it.
 
 import { CommanderError } from 'commander'
-import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { FlexitError } from '../engine/errors.js'
 import { parameterKeys } from './parameters.js'
 
 /** Print an error and return the exit code that it asks for. With `json`, one line of JSON. */
@@ -24,10 +24,7 @@ export function reportError(error: unknown, { json }: { readonly json: boolean }
 /** Undefined for help that was asked for in vain: commander has printed it. */
 function translated(error: unknown): FlexitError | undefined {
   if (error instanceof FlexitError) return error
-  if (error instanceof CommanderError) {
-    if (error.code === 'commander.help') return undefined
-    return invalidArgument('command line', error.message.replace(/^error: /, ''), 'See `npx flexit help`.')
-  }
+  if (error instanceof CommanderError) return undefined
   return new FlexitError({
     code: 'INTERNAL',
     message: `something went wrong that should not: ${error instanceof Error ? error.message : String(error)}`,

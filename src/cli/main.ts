@@ -2,7 +2,8 @@
 // Exit codes: 0 done, 1 failed, 2 the request was wrong, 130 stopped by a signal (128 + SIGINT).
 
 import { readFileSync } from 'node:fs'
-import { Command } from 'commander'
+import { Command, type CommanderError } from 'commander'
+import { invalidArgument } from '../engine/errors.js'
 import { cacheCommand } from './cache.js'
 import { demoCommand } from './demo.js'
 import { editCommand } from './edit.js'
@@ -30,9 +31,22 @@ function program(): Command {
     .addHelpText('after', '\nBegin with `flexit demo`: it edits a picture in seconds and needs no download.')
   for (const command of [editCommand(), demoCommand(), modelsCommand(), cacheCommand()]) root.addCommand(command)
   for (const command of everyCommand(root)) {
-    command.exitOverride().configureOutput({ outputError: () => undefined })
+    command.configureOutput({ outputError: () => undefined }).exitOverride((error) => {
+      throw usageError(error, command)
+    })
   }
   return root
+}
+
+/** What commander objects to, as one of our errors; help and version are no errors, and pass. */
+function usageError(error: CommanderError, command: Command): Error {
+  if (error.exitCode === 0 || error.code === 'commander.help') return error
+  const cure = `See \`npx ${fullName(command)} --help\`.`
+  return invalidArgument('command line', error.message.replace(/^error: /, ''), cure)
+}
+
+function fullName(command: Command): string {
+  return command.parent === null ? command.name() : `${fullName(command.parent)} ${command.name()}`
 }
 
 function everyCommand(command: Command): Command[] {

@@ -37,6 +37,9 @@ export interface EditRun {
 /** An animation has at most about this many frames. */
 const maxFrames = 160
 
+/** Of a filmstrip; rows are made equally long. */
+const maxColumns = 10
+
 /**
  * Take the steps that are left and write the files. Errors: those of the engine and of writing; CANCELLED after `signal`
  * and FAILED_PRECONDITION for numbers that are not finite, both with the edit saved and no result written.
@@ -106,7 +109,15 @@ async function encodeAll(
   if (files.filmstrip !== undefined) {
     const end = inOrder.at(-1)![0]
     const chosen = inOrder.filter(([step]) => step % saveEvery === 0 || step === end)
-    bytes.set(files.filmstrip, await filmstrip(chosen.map(([, frame]) => frame)))
+    const rows = Math.ceil(chosen.length / maxColumns)
+    const columns = Math.ceil(chosen.length / rows)
+    bytes.set(
+      files.filmstrip,
+      await filmstrip(
+        chosen.map(([, frame]) => frame),
+        { columns },
+      ),
+    )
   }
   if (files.animation !== undefined) {
     const frameMs = Math.round(Math.min(Math.max(5000 / inOrder.length, 40), 250))
@@ -158,8 +169,7 @@ function details(edit: Edit, { losses, similarityTarget }: StepReport, clock: Cl
     `${String(edit.step).padStart(String(steps).length)}/${steps}`,
     `loss ${number(losses.total)}`,
     `target ${number(similarityTarget)}`,
-    clock.rate,
-    edit.done ? `took ${formatDuration(clock.totalSeconds)}` : `${formatDuration(left)} left`,
+    ...(clock.steps > 1 ? [clock.rate, edit.done ? 'done' : `${formatDuration(left)} left`] : []),
     ...term('clip', losses.clip),
     ...term('lpips', losses.lpips),
     ...term('latent', losses.latent),
@@ -179,8 +189,9 @@ function number(value: number): string {
 
 /** Measures steps. The first is slow (its graph is loaded) and tells nothing about the others. */
 class Clock {
+  /** Steps measured. */
+  steps = 0
   #startedMs = 0
-  #steps = 0
   #seconds = 0
   #first = 0
 
@@ -191,9 +202,9 @@ class Clock {
   /** Seconds since `start`. */
   stop(): number {
     const seconds = (performance.now() - this.#startedMs) / 1000
-    if (this.#steps === 0) this.#first = seconds
+    if (this.steps === 0) this.#first = seconds
     else this.#seconds += seconds
-    this.#steps += 1
+    this.steps += 1
     return seconds
   }
 
@@ -202,7 +213,7 @@ class Clock {
   }
 
   get secondsPerStep(): number {
-    return this.#steps > 1 ? this.#seconds / (this.#steps - 1) : this.#first
+    return this.steps > 1 ? this.#seconds / (this.steps - 1) : this.#first
   }
 
   get rate(): string {

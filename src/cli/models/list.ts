@@ -18,7 +18,7 @@ function describe({ name, state, folder, manifest, problem }: PackListing): stri
   const lines = [`${name} (${state})`]
   if (problem !== undefined) lines.push(`  ${problem}`)
   if (manifest !== undefined) {
-    const { description, image, licence, clip } = manifest
+    const { description, image, licence, clip, attribution } = manifest
     const networks = clip.map((network) => (network.optional ? `(${network.name})` : network.name))
     lines.push(
       `  ${description}`,
@@ -26,6 +26,7 @@ function describe({ name, state, folder, manifest, problem }: PackListing): stri
       `  networks  ${networks.join(', ')}`,
       `  size      ${size(manifest)}`,
       `  licence   ${licence}`,
+      ...attribution.map(({ set, holder, licence }) => `            ${set}: ${holder}, ${licence}`),
     )
   }
   lines.push(`  folder    ${folder}`)

@@ -31,7 +31,8 @@ async function pull(pack: string, { networks, to, quiet = false }: PullOptions, 
     const { onProgress } = fileProgress(progress)
     const { folder, downloaded } = await pullPack(pack, { networks, to, signal, onProgress })
     progress.end()
-    const what = downloaded.length === 0 ? 'nothing to download' : `${downloaded.length} files downloaded`
+    const count = downloaded.length
+    const what = count === 0 ? 'nothing to download' : `${count} ${count === 1 ? 'file' : 'files'} downloaded`
     progress.say(`${pack} is ready in ${folder} (${what})`)
   } catch (error) {
     if (!(error instanceof FlexitError) || error.code !== 'CANCELLED') throw error
