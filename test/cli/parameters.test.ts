@@ -1,0 +1,30 @@
+// Numbers and lists as they are typed.
+// The ranges are the engine's to check.
+
+import test from 'ava'
+import { InvalidArgumentError } from 'commander'
+import { givenParameters, parseCount, parseList, parseNumber } from '../../src/cli/parameters.js'
+
+test('numbers are decimal and whole words', (t) => {
+  t.deepEqual(['64', '0.05', '.5', '1e-3', '-2', '+3.'].map(parseNumber), [64, 0.05, 0.5, 0.001, -2, 3])
+  for (const text of ['', ' ', 'many', '0x10', '1,5', '1 2', 'NaN', 'Infinity', '--3', '1e']) {
+    t.throws(() => parseNumber(text), { instanceOf: InvalidArgumentError }, text)
+  }
+})
+
+test('counts are whole and above 0', (t) => {
+  t.deepEqual(['1', '016', '999999999'].map(parseCount), [1, 16, 999_999_999])
+  for (const text of ['', '0', '-1', '1.5', '1e3', '9999999999']) {
+    t.throws(() => parseCount(text), { instanceOf: InvalidArgumentError }, text)
+  }
+})
+
+test('lists have no empty names', (t) => {
+  t.deepEqual(parseList('rn, vit'), ['rn', 'vit'])
+  for (const text of ['', ',', 'rn,', 'rn,,vit'])
+    t.throws(() => parseList(text), { instanceOf: InvalidArgumentError }, text)
+})
+
+test('only parameters that were given are passed on', (t) => {
+  t.deepEqual(givenParameters({ steps: 3, lambdaP: 0, views: undefined, out: 'a.png' }), { steps: 3, lambdaP: 0 })
+})
