@@ -1,9 +1,10 @@
 // `flexit demo`: an edit that needs nothing but the package: its own picture, with the networks that come with it.
 // The picture is Noto Emoji's red apple (Google, Apache-2.0).
 
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { Command } from 'commander'
 import { shippedFolder } from '../engine/pack/locations.js'
+import { shellWord } from './edit.js'
 import { interruptible } from './interruption.js'
 import { readInput, withEngine } from './open-engine.js'
 import { createProgress } from './progress.js'
@@ -42,7 +43,13 @@ async function demo(signal: AbortSignal): Promise<void> {
   progress.say(`
 Look at ${files.filmstrip}, then try
 
-  npx flexit edit ${join(tiny, 'examples', 'strawberry.png')} --source strawberry --target grapes
+  npx flexit edit ${nearby(join(tiny, 'examples', 'strawberry.png'))} --source strawberry --target grapes
   npx flexit edit --resume ${files.latents} --steps 160
   npx flexit models list`)
+}
+
+/** A path to be typed: from here, where that is shorter. */
+function nearby(path: string): string {
+  const fromHere = relative('.', path)
+  return shellWord(fromHere.startsWith('..') ? path : fromHere)
 }

@@ -154,6 +154,7 @@ function commandLine(options: EditOptions): string {
   return ['npx flexit edit', ...given, ...(json ? ['--json'] : [])].join(' ')
 }
 
-function shellWord(text: string): string {
+/** A word as a shell takes it, quoted where it must be. */
+export function shellWord(text: string): string {
   return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
