@@ -55,7 +55,10 @@ export function editCommand(): Command {
     .option('--out <file>', 'the result: .png, .webp or .jpg (default: flexit-out/IMAGE-TARGET.png)')
     .option('--filmstrip <file>', 'the way there, every Nth step in one picture: .png')
     .option('--animation <file>', 'the way there, moving: .webp')
-    .option('--latents <file>', 'the state, to be resumed, and the latent of every Nth step: .safetensors')
+    .option(
+      '--latents <file>',
+      'the state, to be resumed, and the latent of every Nth step: .safetensors (default: that of --resume)',
+    )
     .option(
       '--save-every <n>',
       'N: save the latents after so many steps (default: 16, or a 20th of --steps)',

@@ -1,6 +1,8 @@
 // One edit from its state to its files: steps, what is shown of them, what is kept, and what becomes of a stop.
 // Between steps the event loop turns, so that signals are heard.
 
+import { existsSync } from 'node:fs'
+import { extname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Edit, type StepReport } from '../engine/edit.js'
 import { type SavedEdit, writeEditFile } from '../engine/edit-file.js'
@@ -23,7 +25,7 @@ export interface EditRun {
   readonly engine: Engine
   readonly saved: Omit<SavedEdit, 'packName'>
   readonly files: EditFiles
-  /** Where a stopped edit is saved that has no file for its latents. */
+  /** Where a stopped edit is saved that has no file for its latents; an existing file is left alone. */
   readonly rescue: string
   /** Steps between two snapshots. */
   readonly saveEvery: number
@@ -133,7 +135,7 @@ async function stopped(run: EditRun, edit: Edit, save: Save): Promise<FlexitErro
   run.progress.end()
   const { steps } = edit.parameters
   const fresh = edit.step === 0
-  const path = run.files.latents ?? run.rescue
+  const path = run.files.latents ?? freeName(run.rescue)
   if (!fresh) await save(path)
   if (run.json) printLine({ event: 'stopped', step: edit.step, files: fresh ? {} : { latents: path } })
   if (fresh) return new FlexitError({ code: 'CANCELLED', message: 'before the first step; nothing is lost' })
@@ -146,11 +148,18 @@ async function stopped(run: EditRun, edit: Edit, save: Save): Promise<FlexitErro
 
 async function failed(run: EditRun, edit: Edit, save: Save, failure: FlexitError): Promise<FlexitError> {
   run.progress.end()
-  const path = run.files.latents ?? run.rescue
+  const path = run.files.latents ?? freeName(run.rescue)
   await save(path)
   if (run.json) printLine({ event: 'failed', step: edit.step, files: { latents: path } })
   const message = `${failure.message} in ${path}; no result was written`
   return new FlexitError({ code: failure.code, message, ...(failure.cure && { cure: failure.cure }), cause: failure })
+}
+
+/** Nobody asked for this file: it must not replace another. */
+function freeName(path: string): string {
+  const stem = path.slice(0, -extname(path).length)
+  for (let i = 2; existsSync(path); i++) path = `${stem}-${i}.safetensors`
+  return path
 }
 
 function printStep({ step, losses, similaritySource, similarityTarget }: StepReport, secondsPerStep: number): void {

@@ -116,6 +116,8 @@ test.serial('stops at SIGINT with the edit saved, and goes on to the same bits',
 
 test.serial('saves a stopped edit beside its result when no file is named, and hears SIGTERM', async (t) => {
   const cwd = newFolder()
+  await mkdir(join(cwd, 'flexit-out'))
+  await writeFile(join(cwd, 'flexit-out', 'strawberry-grapes.safetensors'), 'of another edit')
   const result = await flexit(['edit', strawberry, ...texts, ...quick, '--json', '--steps', '10000'], {
     cwd,
     onOutput: (child) => {
@@ -123,7 +125,10 @@ test.serial('saves a stopped edit beside its result when no file is named, and h
     },
   })
   t.is(result.code, 130)
-  t.deepEqual(await readdir(join(cwd, 'flexit-out')), ['strawberry-grapes.safetensors'])
+  const files = ['strawberry-grapes-2.safetensors', 'strawberry-grapes.safetensors']
+  t.deepEqual((await readdir(join(cwd, 'flexit-out'))).sort(), files)
+  t.is(await readFile(join(cwd, 'flexit-out', files[1]!), 'utf8'), 'of another edit')
+  t.is(readEditFile(join(cwd, 'flexit-out', files[0]!)).state.target, 'grapes')
 })
 
 test.serial('a reader that goes away stops the edit without noise', async (t) => {
