@@ -70,6 +70,7 @@ export function fileError(error: unknown, path: string, doing: string): FlexitEr
       return because('a part of the path is not a folder', 'INVALID_ARGUMENT', 'Check the path.')
     case 'ENOSPC':
     case 'EDQUOT':
+    case 'EFBIG':
       return because('no space left on the device', 'FAILED_PRECONDITION', 'Free some space, or choose another disk.')
     default:
       return because(error instanceof Error ? error.message : String(error), 'INTERNAL', 'See the cause.')
