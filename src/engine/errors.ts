@@ -66,6 +66,7 @@ export function fileError(error: unknown, path: string, doing: string): FlexitEr
       )
     case 'EISDIR':
       return because('it is a folder', 'INVALID_ARGUMENT', 'Name a file.')
+    case 'EEXIST': // of making a folder: a file has its name
     case 'ENOTDIR':
       return because('a part of the path is not a folder', 'INVALID_ARGUMENT', 'Check the path.')
     case 'ENOSPC':
