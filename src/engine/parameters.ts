@@ -79,7 +79,7 @@ export function resolveParameters(given: Partial<EditParameters>, pack: Pack): E
   const parsed = parametersSchema.safeParse(candidate)
   if (!parsed.success) {
     const [issue] = parsed.error.issues
-    const field = issue!.code === 'unrecognized_keys' ? issue!.keys[0]! : String(issue!.path[0])
+    const field = issue!.code === 'unrecognized_keys' ? issue.keys[0]! : String(issue!.path[0])
     const value = JSON.stringify((candidate as Record<string, unknown>)[field])
     throw new FlexitError({
       code: 'INVALID_ARGUMENT',
