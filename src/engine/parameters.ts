@@ -1,7 +1,7 @@
 // The parameters of an edit: defaults, limits, and what of them shapes its graph.
 
 import { z } from 'zod'
-import { FlexitError } from './errors.js'
+import { FlexitError, invalidArgument } from './errors.js'
 import type { Preset } from './losses.js'
 import type { Pack } from './pack/pack.js'
 import type { StepSpecification } from './step-graph.js'
@@ -87,6 +87,13 @@ export function resolveParameters(given: Partial<EditParameters>, pack: Pack): E
       message: `${field} cannot be ${value}: ${issue!.message}`,
       cure: ranges[field] ?? 'See `flexit edit --help`.',
     })
+  }
+  if (parsed.data.lambdaP > 0 && pack.manifest.perceptual.trunk !== 'vgg16') {
+    throw invalidArgument(
+      'lambdaP',
+      `the perceptual network of the pack ${pack.manifest.name} is ${pack.manifest.perceptual.trunk}, which has no gradient`,
+      'Set lambdaP to 0, or use a pack with VGG16.',
+    )
   }
   const wanted = new Set(parsed.data.networks)
   for (const name of wanted) pack.clip(name)

@@ -107,9 +107,10 @@ export class Graph {
     return made
   }
 
-  /** Name a value as an output of the graph. */
+  /** Name a value as an output of the graph. Errors: the name is taken, also by an input or a node. */
   output(name: string, value: Value): void {
-    if (this.outputs.has(name)) throw new Error(`two outputs are named ${name}`)
+    if (this.#names.has(name)) throw new Error(`the name ${name} of an output is taken`)
+    this.#names.set(name, 1)
     this.outputs.set(name, value)
   }
 

@@ -52,7 +52,7 @@ test('types other than float32, several outputs, outputs that are inputs or numb
   const [y, mean] = op.layerNormalization(x, vector, vector, 0.5)
   graph.output('y', y)
   graph.output('positive', op.greater(mean, 0))
-  graph.output('ids', ids)
+  graph.output('tokens', ids)
   graph.output('half', graph.scalar(0.5))
   const text = [
     'input x: [8N, 3]',
@@ -63,7 +63,7 @@ test('types other than float32, several outputs, outputs that are inputs or numb
     'Greater: bool[8N, 1] = Greater(LayerNormalization.1, 0)',
     'output y: [8N, 3] = LayerNormalization',
     'output positive: bool[8N, 1] = Greater',
-    'output ids: int64[N] = ids',
+    'output tokens: int64[N] = ids',
     'output half: [] = 0.5',
     '',
   ]
