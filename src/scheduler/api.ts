@@ -1,12 +1,29 @@
 // What the scheduler offers to the floor above it: admission, running edits, and what they report.
 
 import type { EditState, StepReport } from '../engine/edit.js'
-import type { FlexitError } from '../engine/errors.js'
+import { FlexitError, type FlexitErrorOptions } from '../engine/errors.js'
 import type { EditParameters } from '../engine/parameters.js'
 import type { Picture } from '../engine/picture.js'
 
 /** Classes of urgency: a higher one is served before a lower one. */
 export type Priority = 'interactive' | 'normal' | 'batch'
+
+/** Why an edit was not admitted; a word for metrics. */
+export type RefusalReason =
+  'edits' | 'edits of this tenant' | 'bytes' | 'bytes of this tenant' | 'deadline' | 'draining' | 'no device'
+
+/** An edit that was not admitted. */
+export class AdmissionError extends FlexitError {
+  readonly reason: RefusalReason
+  /** When to try again; undefined: trying again does not help. */
+  readonly retryAfterMs: number | undefined
+
+  constructor(options: FlexitErrorOptions & { readonly reason: RefusalReason; readonly retryAfterMs?: number }) {
+    super(options)
+    this.reason = options.reason
+    this.retryAfterMs = options.retryAfterMs
+  }
+}
 
 /** What is known of an edit before its image is decoded. */
 export interface AdmissionRequest {
@@ -19,7 +36,7 @@ export interface AdmissionRequest {
   readonly deadlineMs?: number
 }
 
-/** A place in the queue, taken before any decoding. It must be submitted or released. */
+/** A place in the queue, taken before any decoding. It must be submitted, or else released; both once. */
 export interface Ticket {
   /** Edits that are before it, and the estimates by the measured step time; undefined before anything was measured. */
   readonly position: number
@@ -39,6 +56,8 @@ export type Outcome =
 /** Called on the main thread, in order; nothing follows `onEnd`. They must not throw. */
 export interface EditListener {
   onStarted(warnings: readonly string[]): void
+  /** The edit was prepared anew after an update, and this is to be said of its new texts. */
+  onWarnings?(warnings: readonly string[]): void
   /** A step was taken: its report (the picture of `report.step`) and the state after it. */
   onStep(report: StepReport, state: EditState): void
   onEnd(outcome: Outcome): void
@@ -46,20 +65,29 @@ export interface EditListener {
 
 /** An edit under way. Every call acts at the next step boundary, is idempotent, and does nothing after the end. */
 export interface RunningEdit {
+  /** After the last step that was reported; one more may be under way. */
   readonly state: EditState
+  /** End with `state`; a step under way is thrown away. */
   cancel(): void
-  /** Finish with the latent of the current step, or of step `step` once it is reached. */
+  /**
+   * Finish with the latent of step `step` once it is reached; left out or already reached: with that of `state`, and a
+   * step under way is thrown away. The first call counts.
+   */
   accept(step?: number): void
   pause(): void
   resume(): void
   /** New target text or parameters from the next step on. Errors: INVALID_ARGUMENT, with the edit unchanged. */
   update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void
-  /** Not scheduled while held: its reader is behind. */
+  /** Not scheduled while held: its reader is behind. A step under way is still reported. */
   hold(held: boolean): void
 }
 
 export interface SchedulerApi {
-  /** Errors: RESOURCE_EXHAUSTED (with `retryAfterMs`), FAILED_PRECONDITION (a deadline that cannot be met, draining). */
+  /**
+   * Errors: AdmissionError, with code RESOURCE_EXHAUSTED (and `retryAfterMs`), FAILED_PRECONDITION (a deadline that
+   * cannot be met) or UNAVAILABLE (draining, no device left).
+   */
   admit(request: AdmissionRequest): Ticket
+  /** Begin, or go on from, `state`. The listener is not called before this returns. */
   submit(ticket: Ticket, state: EditState, listener: EditListener): RunningEdit
 }

@@ -1,0 +1,173 @@
+// The scheduler's decision at scale: 64 devices of known step time, thousands of waiting edits, a clock moved by events.
+// Jain's index: Jain, Chiu, Hawe, "A quantitative measure of fairness", 1984. Run: node dist/bench/scheduler-simulation.js
+
+import type { Priority } from '../src/scheduler/api.js'
+import { Heap } from '../src/scheduler/heap.js'
+import { Schedule, type ScheduleOptions, drawing } from '../src/scheduler/schedule.js'
+
+interface Simulation {
+  readonly devices: number
+  readonly waiting: number
+  readonly tenants: number
+  /** Batches to simulate. */
+  readonly batches: number
+  readonly priorities: readonly Priority[]
+  readonly options?: ScheduleOptions
+}
+
+interface Event {
+  readonly atMs: number
+  readonly device: string
+  readonly startedMs: number
+  readonly entries: readonly { id: number; fresh: boolean }[]
+  readonly key: string
+}
+
+interface Result {
+  /** Time that devices were busy, of the time that there was. */
+  readonly utilisation: number
+  readonly jain: number
+  /** Times of the decisions, sorted. */
+  readonly decisionUs: Float64Array
+  readonly stepsPerSecond: number
+  readonly meanBatch: number
+}
+
+const graphs = Array.from({ length: 12 }, (_, i) => `graph ${i}`)
+const prepareMs = 120
+const stepsOfEdit = 160
+
+/** A step is a launch and a time for each sample; the fifth graph and every fifth after it gain nothing by batching. */
+function stepMs(key: string, size: number): number {
+  if (key === drawing) return 15 * size
+  return Number(key.slice(6)) % 5 === 4 ? 55 * size : 40 + 15 * size
+}
+
+function simulate({ devices, waiting, tenants, batches, priorities, options = {} }: Simulation): Result {
+  const schedule = new Schedule(options)
+  const random = mulberry32(7)
+  const edits = new Map<number, { tenant: number; key: string; left: number }>()
+  const servedMs = new Float64Array(tenants)
+  const decisionUs = new Float64Array(batches)
+  const events = new Heap<Event>((a, b) => a.atMs < b.atMs)
+  let nowMs = 0
+  let nextId = 0
+  let busyMs = 0
+  let samples = 0
+  let steps = 0
+  let decisions = 0
+
+  // Every tenth tenant has ten times as many edits as the others; whenever one ends, its tenant sends another.
+  const submit = (tenant: number) => {
+    const id = nextId++
+    const key = graphs[Math.floor(random() * graphs.length)]!
+    const stepsLeft = Math.ceil(stepsOfEdit * (0.25 + random()))
+    edits.set(id, { tenant, key, left: stepsLeft })
+    const priority = priorities[tenant % priorities.length]!
+    schedule.add({ id, tenant: `tenant ${tenant}`, priority, key, stepsLeft }, nowMs)
+  }
+  const perTenant = waiting / (tenants * 1.9)
+  for (let tenant = 0; tenant < tenants; tenant++) {
+    const count = Math.max(1, Math.round(tenant % 10 === 0 ? 10 * perTenant : perTenant))
+    for (let i = 0; i < count; i++) submit(tenant)
+  }
+
+  const decide = (device: string) => {
+    const from = performance.now()
+    const batch = schedule.next(device, nowMs)
+    decisionUs[decisions++] = (performance.now() - from) * 1_000
+    if (batch === undefined) return
+    const fresh = batch.key === drawing ? 0 : batch.entries.filter((entry) => entry.fresh).length
+    const atMs = nowMs + stepMs(batch.key, batch.entries.length) + prepareMs * fresh
+    events.push({ atMs, device, startedMs: nowMs, entries: batch.entries, key: batch.key })
+  }
+  const names = Array.from({ length: devices }, (_, i) => `device ${i}`)
+  for (const name of names) schedule.addDevice(name)
+  for (const name of names) decide(name)
+
+  while (decisions < batches) {
+    const event = events.peek()!
+    events.delete(event)
+    nowMs = event.atMs
+    const { device, entries, key } = event
+    const durationMs = nowMs - event.startedMs
+    busyMs += durationMs
+    const step = stepMs(key, entries.length)
+    const times = { stepMs: step, prepareMs: durationMs - step }
+    schedule.update(device, { kind: 'stepped', measured: true, ...times, unknown: [] }, nowMs)
+    if (key !== drawing && entries.length > 0) {
+      steps++
+      samples += entries.length
+    }
+    for (const { id } of entries) {
+      const edit = edits.get(id)!
+      if (key === drawing) {
+        edits.delete(id)
+        submit(edit.tenant)
+        continue
+      }
+      servedMs[edit.tenant]! += durationMs / entries.length
+      if (--edit.left === 0) schedule.finish(id, nowMs)
+    }
+    decide(device)
+  }
+  return {
+    utilisation: busyMs / (nowMs * devices),
+    jain: jain(servedMs),
+    decisionUs: decisionUs.sort(),
+    stepsPerSecond: (1_000 * samples) / nowMs,
+    meanBatch: samples / steps,
+  }
+}
+
+function jain(values: Float64Array): number {
+  const sum = values.reduce((a, b) => a + b, 0)
+  return sum ** 2 / (values.length * values.reduce((a, b) => a + b * b, 0))
+}
+
+function percentile(sorted: Float64Array, part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))]!
+}
+
+/** https://gist.github.com/tommyettinger/46a874533244883189143505d203312c */
+function mulberry32(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+function decisionTime({ decisionUs }: Result): string {
+  return `p50 ${percentile(decisionUs, 0.5).toFixed(0)} µs, p99 ${percentile(decisionUs, 0.99).toFixed(0)} µs`
+}
+
+const mixed: readonly Priority[] = ['interactive', 'normal', 'batch']
+const base = { devices: 64, tenants: 100, batches: 60_000, priorities: mixed }
+
+const scale = simulate({ ...base, waiting: 10_000 })
+console.log(`64 devices, 10,000 waiting edits of 100 tenants in 3 classes and ${graphs.length} graphs:`)
+console.log(`  utilisation    ${(100 * scale.utilisation).toFixed(2)} %`)
+console.log(`  decision       ${decisionTime(scale)}`)
+console.log(`  mean batch     ${scale.meanBatch.toFixed(1)}`)
+
+const equal = simulate({ ...base, waiting: 10_000, batches: 120_000, priorities: ['normal'] })
+console.log('100 equal tenants in one class, every tenth with ten times as many edits:')
+console.log(`  utilisation    ${(100 * equal.utilisation).toFixed(2)} %`)
+console.log(`  Jain's index   ${equal.jain.toFixed(4)}`)
+console.log(`  decision       ${decisionTime(equal)}`)
+
+console.log('growth of the decision with the edits that wait:')
+for (const waiting of [1_000, 3_000, 10_000, 30_000, 100_000]) {
+  const result = simulate({ ...base, waiting, batches: 30_000 })
+  const utilisation = (100 * result.utilisation).toFixed(2)
+  console.log(`  ${String(waiting).padStart(7)}  ${decisionTime(result)}, utilisation ${utilisation} %`)
+}
+
+const single = simulate({ ...base, waiting: 10_000, options: { maxBatch: 1 } })
+console.log('batching, in steps of one edit per second of simulated time:')
+console.log(`  without        ${single.stepsPerSecond.toFixed(0)}`)
+console.log(`  with           ${scale.stepsPerSecond.toFixed(0)}`)
+console.log(`  ratio          ${(scale.stepsPerSecond / single.stepsPerSecond).toFixed(2)}`)

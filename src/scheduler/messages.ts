@@ -1,0 +1,76 @@
+// Messages between a device (worker-device.ts) and its thread (worker.ts). Plain data: structured clones lose classes.
+// https://developer.mozilla.org/en-US/docs/Web/API/Web_Workers_API/Structured_clone_algorithm
+
+import type { StepReport } from '../engine/edit.js'
+import { type ErrorCode, FlexitError } from '../engine/errors.js'
+import type { Picture } from '../engine/picture.js'
+import type { Device } from '../engine/runtime.js'
+import type { DeviceBatch } from './device.js'
+
+/** `workerData` of a thread. */
+export interface WorkerSetup {
+  readonly device: Device
+  readonly threads: number
+  readonly pack: string
+  readonly cacheFolder: string
+}
+
+export type Task =
+  /** Open the pack and make the sessions of its default parameters ready. */
+  { readonly kind: 'open' } | { readonly kind: 'run'; readonly batch: DeviceBatch } | { readonly kind: 'close' }
+
+export type Reply =
+  | { readonly kind: 'ready' }
+  | { readonly kind: 'failed'; readonly error: ErrorData }
+  | {
+      readonly kind: 'done'
+      readonly results: readonly ItemReply[]
+      readonly stepMs: number
+      readonly prepareMs: number
+      readonly measured: boolean
+    }
+  | { readonly kind: 'out-of-memory'; readonly error: ErrorData }
+
+export type ItemReply =
+  | {
+      readonly kind: 'stepped'
+      readonly id: number
+      /** Without a failure: that is an item that failed. */
+      readonly report: StepReport & { readonly failure: undefined }
+      readonly z: Float32Array
+      readonly warnings: readonly string[] | undefined
+    }
+  | { readonly kind: 'drawn'; readonly id: number; readonly picture: Picture; readonly z: Float32Array }
+  | { readonly kind: 'failed'; readonly id: number; readonly error: ErrorData }
+  | { readonly kind: 'unknown'; readonly id: number }
+
+/** Sent at any time: the thread begins something that takes long. */
+export interface ProgressMessage {
+  readonly doing: string
+}
+
+/** A FlexitError as plain data. */
+export interface ErrorData {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly cure: string | undefined
+  readonly field: string | undefined
+}
+
+export function errorToData(error: unknown): ErrorData {
+  if (error instanceof FlexitError) {
+    const { code, message, cure, field } = error
+    return { code, message, cure, field }
+  }
+  const message = error instanceof Error ? error.message : String(error)
+  return { code: 'INTERNAL', message, cure: undefined, field: undefined }
+}
+
+export function errorFromData({ code, message, cure, field }: ErrorData): FlexitError {
+  return new FlexitError({
+    code,
+    message,
+    ...(cure === undefined ? {} : { cure }),
+    ...(field === undefined ? {} : { field }),
+  })
+}

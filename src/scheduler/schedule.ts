@@ -1,0 +1,541 @@
+// The decision: which edits take a step next, on which device, in which batch. Pure: no timers, threads or I/O; the
+// clock is handed in. After the schedulers of vLLM and nano-vllm, for optimisation steps instead of tokens.
+
+import { type BatchLimit, BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
+import type { Priority } from './api.js'
+import { rankOf } from './policies/deadlines.js'
+import { FairShares, type Share, servedBefore } from './policies/fairness.js'
+import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
+import { displacementMs, fairPart, movePays, residentAdvantageMs } from './policies/moves.js'
+import { type Waiting, WaitingQueue } from './queue.js'
+
+export interface ScheduleOptions extends BatchLimitOptions {
+  /** Most edits that a device keeps prepared beyond its batch. Default 32. */
+  readonly maxResidents?: number
+  /** An edit that waits this long for a step rises by one class. Default 60,000. */
+  readonly ageMs?: number
+  /** Share of a tenant within its class. Default 1 each. */
+  readonly weightOf?: (tenant: string) => number
+  /** Losses of a device's worker without a step between them, after which it is taken out. Default 3. */
+  readonly maxLosses?: number
+}
+
+export interface NewEdit {
+  readonly id: number
+  readonly tenant: string
+  readonly priority: Priority
+  /** Specification of its graph. */
+  readonly key: string
+  readonly stepsLeft: number
+  /** When the caller gives up, on the clock that is handed in. */
+  readonly deadlineMs?: number | undefined
+  /** Expected time of all its steps. */
+  readonly durationMs?: number | undefined
+}
+
+/** Why an edit is not scheduled though it could be. */
+export type Block = 'paused' | 'held'
+
+/** The key of batches that draw the pictures of finished edits. They need no preparation, and any device can do it. */
+export const drawing = 'drawing'
+
+/** Pictures drawn in one batch: they are drawn one by one, and steps wait meanwhile. */
+const maxDrawings = 4
+
+/** Edits that may rise by a class in one decision, so that it stays quick. */
+const maxRaised = 16
+
+/** What a device is to do next. Without entries it only forgets. */
+export interface Batch {
+  readonly key: string
+  /** `fresh`: the device does not know the edit and needs its state. */
+  readonly entries: readonly { readonly id: number; readonly fresh: boolean }[]
+  /** Edits that the device prepared and that it will not see again as they are. */
+  readonly forget: readonly number[]
+}
+
+/** What became of a device's batch. */
+export type BatchOutcome =
+  | {
+      readonly kind: 'stepped'
+      /** False: the times are no measure, since the device built or loaded a graph meanwhile. */
+      readonly measured: boolean
+      readonly stepMs: number
+      /** For all fresh entries together. */
+      readonly prepareMs: number
+      /** Edits that the device turned out not to know: its worker was replaced meanwhile. */
+      readonly unknown: readonly number[]
+    }
+  | { readonly kind: 'out-of-memory' }
+  /** The worker crashed or hung; whatever it had prepared is gone. */
+  | { readonly kind: 'lost' }
+
+/** Where an edit is. Only a `waiting`, `suspect` or `resident` one can be put into a batch. */
+type Place = 'waiting' | 'suspect' | 'resident' | 'running' | 'blocked'
+
+interface Scheduled extends Waiting {
+  place: Place
+  /** The device that has it prepared. */
+  device: DeviceState | undefined
+  stepsLeft: number
+  readonly blocks: Set<Block>
+  /** Workers that were lost with it; one with a strike runs alone until it has taken a step. */
+  strikes: number
+  lostOn: DeviceState | undefined
+  /** Removed while running. */
+  leaving: boolean
+}
+
+interface Part {
+  readonly edit: Scheduled
+  readonly share: Share
+  readonly fresh: boolean
+  readonly chargedMs: number
+}
+
+interface DeviceState {
+  readonly id: string
+  /** Edits that it has prepared, the running ones among them. */
+  readonly residents: Set<Scheduled>
+  readonly forget: Set<number>
+  running: { readonly key: string; readonly parts: readonly Part[] } | undefined
+  /** Running mean of the time to prepare one edit. */
+  prepareMs: number
+  /** What it may still spend on new edits that take the place of others. */
+  allowanceMs: number
+  losses: number
+}
+
+export class Schedule {
+  readonly #maxResidents: number
+  readonly #ageMs: number
+  readonly #maxLosses: number
+  readonly #limits: BatchLimits
+  readonly #levels: readonly FairShares[]
+  readonly #waiting = new WaitingQueue<Scheduled>()
+  readonly #suspects = new Set<Scheduled>()
+  readonly #edits = new Map<number, Scheduled>()
+  readonly #devices = new Map<string, DeviceState>()
+  readonly #counts: Record<Place, number> = { waiting: 0, suspect: 0, resident: 0, running: 0, blocked: 0 }
+  #idle = 0
+
+  constructor({
+    maxResidents = 32,
+    ageMs = 60_000,
+    weightOf = () => 1,
+    maxLosses = 3,
+    ...limits
+  }: ScheduleOptions = {}) {
+    this.#maxResidents = maxResidents
+    this.#ageMs = ageMs
+    this.#maxLosses = maxLosses
+    this.#limits = new BatchLimits(limits)
+    this.#levels = Array.from({ length: levelCount }, (_, level) => new FairShares(level, weightOf))
+  }
+
+  /** Edits by where they are. `resident`: prepared on a device, but not in its present batch. */
+  get counts(): Readonly<Record<Place, number>> {
+    return this.#counts
+  }
+
+  /** Whether an idle device might find something to do. */
+  get hasWork(): boolean {
+    return this.#waiting.size > 0 || this.#suspects.size > 0 || this.#counts.resident > 0
+  }
+
+  addDevice(id: string): void {
+    this.#devices.set(id, {
+      id,
+      residents: new Set(),
+      forget: new Set(),
+      running: undefined,
+      prepareMs: 0,
+      allowanceMs: 0,
+      losses: 0,
+    })
+    this.#idle++
+  }
+
+  /** What was measured of a device: the batch limit of each graph, and why. */
+  batchLimits(device: string): Map<string, BatchLimit> {
+    return this.#limits.describe(device)
+  }
+
+  add({ id, tenant, priority, key, stepsLeft, deadlineMs, durationMs }: NewEdit, nowMs: number): void {
+    const edit: Scheduled = {
+      id,
+      key,
+      stepsLeft,
+      rank: rankOf({ arrivedMs: nowMs, deadlineMs, durationMs }),
+      waitingSinceMs: nowMs,
+      share: this.#levels[levelOf(priority)]!.join(tenant),
+      place: 'waiting',
+      device: undefined,
+      blocks: new Set(),
+      strikes: 0,
+      lostOn: undefined,
+      leaving: false,
+    }
+    this.#edits.set(id, edit)
+    this.#counts.waiting++
+    this.#waiting.push(edit)
+  }
+
+  /** Take an edit out: at once, or when its step is over. Nothing happens where it is not in. */
+  remove(id: number): void {
+    const edit = this.#edits.get(id)
+    if (edit === undefined) return
+    this.#edits.delete(id)
+    if (edit.place === 'running') edit.leaving = true
+    else this.#drop(edit)
+  }
+
+  /** Do not schedule an edit for a reason, or no longer for that reason. One that is running keeps its step. */
+  block(id: number, reason: Block, blocked: boolean, nowMs: number): void {
+    const edit = this.#edits.get(id)
+    if (edit === undefined || edit.share.level === finishingLevel) return
+    if (blocked) edit.blocks.add(reason)
+    else edit.blocks.delete(reason)
+    if (edit.place === 'running') return
+    if (edit.blocks.size > 0 && edit.place !== 'blocked') {
+      this.#shares(edit).leave(edit.share)
+      this.#take(edit, 'blocked')
+    } else if (edit.blocks.size === 0 && edit.place === 'blocked') {
+      edit.share = this.#shares(edit).join(edit.share.tenant)
+      this.#put(edit, nowMs)
+    }
+  }
+
+  /** Move an edit to another class, from its next step on. */
+  setPriority(id: number, priority: Priority, nowMs: number): void {
+    const edit = this.#edits.get(id)
+    if (edit !== undefined && edit.share.level !== finishingLevel) this.#setLevel(edit, levelOf(priority), nowMs)
+  }
+
+  /** An edit that is not running has changed: it must be prepared anew, and has `stepsLeft` steps in a graph `key`. */
+  renew(id: number, key: string, stepsLeft: number, nowMs: number): void {
+    const edit = this.#boundary(id)
+    edit.stepsLeft = stepsLeft
+    const { place } = edit
+    if (place !== 'blocked') this.#take(edit, 'blocked')
+    this.#evict(edit)
+    edit.key = key
+    if (place !== 'blocked') this.#put(edit, nowMs)
+  }
+
+  /** An edit that is not running lacks only its picture, even if it is blocked. It leaves once that is drawn. */
+  finish(id: number, nowMs: number): void {
+    const edit = this.#boundary(id)
+    if (edit.share.level === finishingLevel) return
+    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
+    this.#take(edit, 'blocked')
+    this.#evict(edit)
+    edit.blocks.clear()
+    edit.key = drawing
+    edit.share = this.#levels[finishingLevel]!.join(edit.share.tenant)
+    this.#put(edit, nowMs)
+  }
+
+  /** About how many edits a new one would find before it. */
+  ahead(tenant: string, priority: Priority): number {
+    return this.#waiting.ahead(levelOf(priority), tenant)
+  }
+
+  /** The next batch of an idle device; undefined: there is nothing for it to do. */
+  next(deviceId: string, nowMs: number): Batch | undefined {
+    const device = this.#devices.get(deviceId)
+    if (device === undefined || device.running !== undefined) throw new Error(`the device ${deviceId} is not idle`)
+    this.#age(device, nowMs)
+    const leader = this.#leader(device) ?? this.#steal(device)
+    if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
+    const { key } = leader
+    this.#advance(leader)
+    const alone = leader.strikes > 0
+    const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key)
+    const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
+
+    const mates = alone ? [] : [...device.residents].filter((edit) => edit.place === 'resident' && edit.key === key)
+    const newcomers = fairPart(mates.length + this.#waiting.count(key), this.#idle - 1)
+    const parts = [this.#join(device, leader, sampleMs)]
+    while (parts.length < limit) {
+      let best: Scheduled | undefined
+      for (const mate of mates) if (mate.place === 'resident') best = this.#better(best, mate, device)
+      if (parts.length < newcomers) best = this.#better(best, this.#entrant(device, this.#waiting.firstOf(key)), device)
+      if (best === undefined) break
+      parts.push(this.#join(device, best, sampleMs))
+    }
+    return this.#start(device, key, parts)
+  }
+
+  /** What became of the batch of a device. Returns the edits that cannot go on, now removed, and whether it is out. */
+  update(deviceId: string, outcome: BatchOutcome, nowMs: number): { failed: number[]; deviceOut: boolean } {
+    const device = this.#devices.get(deviceId)!
+    const { key, parts } = device.running!
+    device.running = undefined
+    this.#idle++
+    const failed = outcome.kind === 'stepped' ? [] : this.#blame(device, key, parts, outcome.kind)
+    if (outcome.kind === 'stepped') device.losses = 0
+    if (outcome.kind === 'stepped' && outcome.measured && parts.length > 0) this.#measure(device, key, parts, outcome)
+    const unknown = new Set(outcome.kind === 'stepped' ? outcome.unknown : [])
+    for (const { edit, fresh } of parts) {
+      const stepped = outcome.kind === 'stepped' && !unknown.has(edit.id)
+      if (stepped) {
+        edit.strikes = 0
+        edit.stepsLeft--
+      }
+      if (outcome.kind === 'lost' || unknown.has(edit.id)) this.#release(edit)
+      else if (outcome.kind === 'out-of-memory' && fresh) this.#evict(edit)
+      const ends = edit.leaving || failed.includes(edit.id) || (stepped && key === drawing)
+      if (ends) {
+        this.#edits.delete(edit.id)
+        this.#drop(edit)
+      } else if (edit.blocks.size > 0) {
+        this.#shares(edit).leave(edit.share)
+        this.#setPlace(edit, 'blocked')
+      } else this.#put(edit, nowMs)
+    }
+    if (outcome.kind === 'lost') this.#empty(device, nowMs)
+    const deviceOut = device.losses >= this.#maxLosses
+    if (deviceOut) this.#takeOut(device)
+    return { failed, deviceOut }
+  }
+
+  #measure(
+    device: DeviceState,
+    key: string,
+    parts: readonly Part[],
+    { stepMs, prepareMs, unknown }: BatchOutcome & { kind: 'stepped' },
+  ): void {
+    device.allowanceMs = Math.min(device.allowanceMs + stepMs, displacementMs(device.prepareMs) * this.#maxResidents)
+    const fresh = parts.filter((part) => part.fresh).length
+    if (key !== drawing && unknown.length === 0) {
+      this.#limits.record(device.id, key, parts.length, stepMs)
+      if (fresh > 0) device.prepareMs += (prepareMs / fresh - device.prepareMs) / (device.prepareMs === 0 ? 1 : 4)
+    }
+    for (const part of parts) {
+      this.#charge(part.share, stepMs / parts.length - part.chargedMs + (part.fresh ? prepareMs / fresh : 0))
+    }
+  }
+
+  /** Edits that cannot go on after a batch that did not come back. */
+  #blame(device: DeviceState, key: string, parts: readonly Part[], kind: 'out-of-memory' | 'lost'): number[] {
+    for (const { share, chargedMs } of parts) this.#charge(share, -chargedMs)
+    const ids = parts.map(({ edit }) => edit.id)
+    if (kind === 'lost') {
+      device.losses++
+      for (const { edit } of parts) {
+        edit.strikes++
+        edit.lostOn = device
+      }
+      return parts.filter(({ edit }) => edit.strikes > 1).map(({ edit }) => edit.id)
+    }
+    if (parts.length > 1 && key !== drawing) {
+      this.#limits.halve(device.id, key, parts.length)
+      return []
+    }
+    const others = [...device.residents].filter((edit) => edit.place !== 'running')
+    for (const edit of others) this.#giveUp(edit)
+    return others.length > 0 ? [] : ids
+  }
+
+  /** Who goes first on a device; undefined where there is no one to choose. */
+  #leader(device: DeviceState): Scheduled | undefined {
+    let best: Scheduled | undefined
+    for (const edit of device.residents) if (edit.place === 'resident') best = this.#better(best, edit, device)
+    for (const edit of this.#suspects) {
+      // Where it was lost it is tried again only if there is no other device.
+      if (edit.lostOn !== device || this.#devices.size === 1) best = this.#better(best, edit, device)
+    }
+    return this.#better(best, this.#entrant(device, this.#waiting.first()), device)
+  }
+
+  #better(a: Scheduled | undefined, b: Scheduled | undefined, device: DeviceState): Scheduled | undefined {
+    if (a === undefined || b === undefined) return a ?? b
+    if (a.share.level !== b.share.level) return a.share.level < b.share.level ? a : b
+    if (a.share !== b.share) {
+      const advantage = residentAdvantageMs(device.prepareMs)
+      const ahead = (edit: Scheduled) => edit.share.virtualMs - (edit.device === device ? advantage : 0)
+      const [aheadA, aheadB] = [ahead(a), ahead(b)]
+      if (aheadA !== aheadB) return aheadA < aheadB ? a : b
+      return servedBefore(a.share, b.share) ? a : b
+    }
+    if ((a.device === device) !== (b.device === device)) return a.device === device ? a : b
+    if (a.rank !== b.rank) return a.rank < b.rank ? a : b
+    return a.id < b.id ? a : b
+  }
+
+  /** Take over edits that wait on the device that has most of them, half of them, where that pays. */
+  #steal(thief: DeviceState): Scheduled | undefined {
+    if (this.#counts.resident === 0) return undefined
+    let victims: Scheduled[] = []
+    for (const device of this.#devices.values()) {
+      if (device.running === undefined) continue
+      const stepMs = this.#limits.estimateMs(device.id, device.running.key, device.running.parts.length)
+      const movable = [...device.residents].filter(
+        (edit) => edit.place === 'resident' && movePays(edit.stepsLeft, stepMs, thief.prepareMs),
+      )
+      if (movable.length > victims.length) victims = movable
+    }
+    for (const edit of victims.slice(0, Math.ceil(victims.length / 2))) this.#giveUp(edit)
+    return this.#waiting.first()
+  }
+
+  /** Edits that have waited too long rise. */
+  #age(device: DeviceState, nowMs: number): void {
+    const raise = (edit: Scheduled): boolean => {
+      const level = aged(edit.share.level, edit.waitingSinceMs, nowMs, this.#ageMs)
+      if (level !== undefined) this.#setLevel(edit, level, nowMs)
+      return level !== undefined
+    }
+    for (const edit of device.residents) if (edit.place === 'resident') raise(edit)
+    let left = maxRaised
+    for (let level = levelCount - 1; level > finishingLevel; level--) {
+      let oldest = this.#waiting.oldest(level)
+      while (oldest !== undefined && left > 0 && raise(oldest)) {
+        left--
+        oldest = this.#waiting.oldest(level)
+      }
+    }
+  }
+
+  #setLevel(edit: Scheduled, level: number, nowMs: number): void {
+    if (edit.place === 'waiting') this.#waiting.delete(edit)
+    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
+    edit.share = this.#levels[level]!.join(edit.share.tenant)
+    if (edit.place === 'blocked') this.#shares(edit).leave(edit.share)
+    edit.waitingSinceMs = nowMs
+    if (edit.place === 'waiting') this.#waiting.push(edit)
+  }
+
+  /** Put an edit into the batch of a device, charged with what that should cost. */
+  #join(device: DeviceState, edit: Scheduled, sampleMs: number): Part {
+    const fresh = edit.device !== device
+    if (fresh) this.#enter(device, edit)
+    this.#take(edit, 'running')
+    if (edit.key !== drawing) {
+      edit.device = device
+      device.residents.add(edit)
+    }
+    this.#charge(edit.share, sampleMs)
+    return { edit, share: edit.share, fresh, chargedMs: sampleMs }
+  }
+
+  #start(device: DeviceState, key: string, parts: readonly Part[]): Batch {
+    device.running = { key, parts }
+    this.#idle--
+    const forget = [...device.forget]
+    device.forget.clear()
+    return { key, entries: parts.map(({ edit, fresh }) => ({ id: edit.id, fresh })), forget }
+  }
+
+  /** Who of a device's edits would give up its place to a new one; undefined: there is room, or everyone is running. */
+  #last(device: DeviceState): Scheduled | undefined {
+    if (device.residents.size < this.#maxResidents) return undefined
+    let last: Scheduled | undefined
+    for (const edit of device.residents) {
+      if (edit.place === 'blocked') return edit
+      if (edit.place === 'resident' && (last === undefined || this.#better(last, edit, device) === last)) last = edit
+    }
+    return last
+  }
+
+  /** A waiting edit, if the device may prepare it: a lower level always may, within one level it must be affordable. */
+  #entrant(device: DeviceState, edit: Scheduled | undefined): Scheduled | undefined {
+    const last = edit === undefined || edit.key === drawing ? undefined : this.#last(device)
+    if (edit === undefined || last === undefined || last.place === 'blocked') return edit
+    if (edit.share.level < last.share.level) return edit
+    const affordable = device.allowanceMs >= displacementMs(device.prepareMs)
+    return affordable && this.#better(edit, last, device) === edit ? edit : undefined
+  }
+
+  /** A new edit enters a device, and another gives up its place if need be. */
+  #enter(device: DeviceState, edit: Scheduled): void {
+    const last = edit.key === drawing ? undefined : this.#last(device)
+    if (last === undefined) return
+    if (last.place === 'resident') device.allowanceMs -= displacementMs(device.prepareMs)
+    this.#giveUp(last)
+  }
+
+  /** An edit that is prepared on a device, and not running, is prepared there no longer. */
+  #giveUp(edit: Scheduled): void {
+    const { place } = edit
+    if (place === 'resident') this.#setPlace(edit, 'waiting')
+    this.#evict(edit)
+    if (place === 'resident') this.#waiting.push(edit)
+  }
+
+  /** Time goes on to that of the tenant who is served least: a resident leader may be ahead of one who waits. */
+  #advance({ share }: Scheduled): void {
+    const waiting = this.#waiting.first()?.share
+    const rival = waiting?.level === share.level ? waiting.virtualMs : Infinity
+    this.#levels[share.level]!.advance(Math.min(share.virtualMs, rival))
+  }
+
+  #shares({ share }: Scheduled): FairShares {
+    return this.#levels[share.level]!
+  }
+
+  #charge(share: Share, ms: number): void {
+    this.#levels[share.level]!.charge(share, ms)
+    this.#waiting.reorder(share)
+  }
+
+  #boundary(id: number): Scheduled {
+    const edit = this.#edits.get(id)
+    if (edit === undefined || edit.place === 'running') throw new Error(`edit ${id} is not at a step boundary`)
+    return edit
+  }
+
+  /** Out of wherever it can be chosen from. */
+  #take(edit: Scheduled, place: 'running' | 'blocked'): void {
+    if (edit.place === 'waiting') this.#waiting.delete(edit)
+    else if (edit.place === 'suspect') this.#suspects.delete(edit)
+    this.#setPlace(edit, place)
+  }
+
+  /** To where it can be chosen from. */
+  #put(edit: Scheduled, nowMs: number): void {
+    edit.waitingSinceMs = nowMs
+    this.#setPlace(edit, edit.device !== undefined ? 'resident' : edit.strikes > 0 ? 'suspect' : 'waiting')
+    if (edit.place === 'waiting') this.#waiting.push(edit)
+    else if (edit.place === 'suspect') this.#suspects.add(edit)
+  }
+
+  #drop(edit: Scheduled): void {
+    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
+    this.#take(edit, 'blocked')
+    this.#counts.blocked--
+    this.#evict(edit)
+  }
+
+  /** The device is to forget the edit. */
+  #evict(edit: Scheduled): void {
+    edit.device?.forget.add(edit.id)
+    this.#release(edit)
+  }
+
+  #release(edit: Scheduled): void {
+    edit.device?.residents.delete(edit)
+    edit.device = undefined
+  }
+
+  /** The device's worker is gone: its edits go on elsewhere from their last state. */
+  #empty(device: DeviceState, nowMs: number): void {
+    for (const edit of device.residents) {
+      this.#release(edit)
+      if (edit.place === 'resident') this.#put(edit, nowMs)
+    }
+    device.forget.clear()
+  }
+
+  #takeOut(device: DeviceState): void {
+    this.#devices.delete(device.id)
+    this.#idle--
+  }
+
+  #setPlace(edit: Scheduled, place: Place): void {
+    this.#counts[edit.place]--
+    this.#counts[place]++
+    edit.place = place
+  }
+}

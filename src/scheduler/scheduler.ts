@@ -1,0 +1,411 @@
+// The loop that drives devices: as soon as one is free it gets the next batch of the schedule, and only then are
+// listeners told of the last. Everything that is wished of an edit happens between two of its steps.
+
+import type { EditState } from '../engine/edit.js'
+import { FlexitError } from '../engine/errors.js'
+import type { EditParameters } from '../engine/parameters.js'
+import {
+  AdmissionError,
+  type AdmissionRequest,
+  type EditListener,
+  type Outcome,
+  type RefusalReason,
+  type RunningEdit,
+  type SchedulerApi,
+  type Ticket,
+} from './api.js'
+import type { BatchItem, DeviceResult, ItemResult, StepDevice } from './device.js'
+import { type Driver, LiveEdit } from './live-edit.js'
+import type { SchedulerObserver } from './observer.js'
+import { Admission, type AdmissionLimits, type Place } from './policies/admission.js'
+import type { BatchLimit } from './policies/batch-limit.js'
+import { canFinish } from './policies/deadlines.js'
+import { Rates } from './policies/rates.js'
+import { type Batch, type Block, Schedule, type ScheduleOptions, drawing } from './schedule.js'
+
+export interface SchedulerOptions extends ScheduleOptions {
+  readonly devices: readonly StepDevice[]
+  /** Fill in and check the parameters of an update: `resolveParameters` with the pack. */
+  readonly resolve: (given: Partial<EditParameters>) => EditParameters
+  readonly limits?: AdmissionLimits
+  readonly observer?: SchedulerObserver
+  /** Monotonic, in ms. Default: `performance.now`. */
+  readonly now?: () => number
+  /** Call back after `ms`, unless cancelled. Default: `setTimeout`. */
+  readonly after?: (ms: number, callback: () => void) => () => void
+}
+
+export interface DeviceStatus {
+  readonly name: string
+  readonly status: 'idle' | 'busy' | 'out'
+  /** The batch limit of each graph that was run, and why. */
+  readonly batchLimits: ReadonlyMap<string, BatchLimit>
+}
+
+export interface SchedulerCounts {
+  /** Edits that wait for a device. */
+  readonly waiting: number
+  /** Edits in a batch that runs. */
+  readonly running: number
+  /** Edits that are prepared, and have their turn later. */
+  readonly resting: number
+  /** Edits that are paused or held. */
+  readonly blocked: number
+  /** Bytes of requests of edits that did not start yet. */
+  readonly bytes: number
+}
+
+class AdmittedTicket implements Ticket {
+  readonly request: AdmissionRequest
+  readonly place: Place
+  readonly deadlineMs: number | undefined
+  readonly position: number
+  readonly estimatedStartMs: number | undefined
+  readonly estimatedDurationMs: number | undefined
+  readonly #release: () => void
+  submitted = false
+
+  constructor(
+    { request, place, deadlineMs }: { request: AdmissionRequest; place: Place; deadlineMs: number | undefined },
+    { position, startMs, durationMs }: Estimate,
+    release: () => void,
+  ) {
+    this.request = request
+    this.place = place
+    this.deadlineMs = deadlineMs
+    this.position = position
+    this.estimatedStartMs = startMs
+    this.estimatedDurationMs = durationMs
+    this.#release = release
+  }
+
+  release(): void {
+    if (!this.submitted) this.#release()
+  }
+}
+
+interface Estimate {
+  readonly position: number
+  readonly startMs: number | undefined
+  readonly durationMs: number | undefined
+}
+
+export class Scheduler implements SchedulerApi {
+  readonly #schedule: Schedule
+  readonly #admission: Admission
+  readonly #rates = new Rates()
+  readonly #observer: SchedulerObserver
+  readonly #now: () => number
+  readonly #after: NonNullable<SchedulerOptions['after']>
+  readonly #devices: ReadonlyMap<string, StepDevice>
+  readonly #idle: Set<string>
+  readonly #out = new Set<string>()
+  readonly #batches = new Set<Promise<void>>()
+  readonly #edits = new Map<number, LiveEdit>()
+  readonly #driver: Driver
+  #nextId = 1
+  #pumping = false
+  #draining = false
+  #gone = false
+  #closed = false
+  /** What listeners are to hear, in order. */
+  readonly #events: (() => void)[] = []
+  #telling = false
+  #onEmpty: (() => void)[] = []
+
+  constructor({ devices, resolve, limits, observer = {}, now, after, ...options }: SchedulerOptions) {
+    this.#schedule = new Schedule(options)
+    this.#admission = new Admission(limits)
+    this.#observer = observer
+    this.#now = now ?? (() => performance.now())
+    this.#after = after ?? afterTimeout
+    this.#devices = new Map(devices.map((device) => [device.name, device]))
+    if (this.#devices.size < devices.length) throw new Error('two devices have the same name')
+    this.#idle = new Set(this.#devices.keys())
+    for (const name of this.#idle) this.#schedule.addDevice(name)
+    this.#driver = {
+      resolve,
+      now: this.#now,
+      onWish: (edit) => {
+        if (!edit.running) this.#boundary(edit)
+        else if (edit.cancelledMs !== undefined) this.#schedule.remove(edit.id)
+        this.#pump()
+        this.#tell()
+      },
+      onBlock: (edit, reason: Block, blocked) => {
+        this.#schedule.block(edit.id, reason, blocked, this.#now())
+        this.#pump()
+      },
+    }
+  }
+
+  get counts(): SchedulerCounts {
+    const { waiting, suspect, running, resident, blocked } = this.#schedule.counts
+    return { waiting: waiting + suspect, running, resting: resident, blocked, bytes: this.#admission.used.bytes }
+  }
+
+  get devices(): DeviceStatus[] {
+    return [...this.#devices.keys()].map((name) => ({
+      name,
+      status: this.#out.has(name) ? 'out' : this.#idle.has(name) ? 'idle' : 'busy',
+      batchLimits: this.#schedule.batchLimits(name),
+    }))
+  }
+
+  admit(request: AdmissionRequest): Ticket {
+    const { tenant, bytes, deadlineMs } = request
+    try {
+      if (this.#working === 0) throw unavailable('no device', 'no device of the server works any more')
+      if (this.#draining) throw unavailable('draining', 'the server is going away')
+      const estimate = this.#estimate(request)
+      if (deadlineMs !== undefined && !canFinish(estimate.startMs, estimate.durationMs, deadlineMs)) {
+        throw tooLate(estimate, deadlineMs)
+      }
+      const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
+      const admitted = { request, place, deadlineMs: deadlineMs === undefined ? undefined : this.#now() + deadlineMs }
+      return new AdmittedTicket(admitted, estimate, () => this.#admission.release(place))
+    } catch (error) {
+      if (error instanceof AdmissionError) this.#observer.onRefused?.({ reason: error.reason })
+      throw error
+    }
+  }
+
+  submit(ticket: Ticket, state: EditState, listener: EditListener): RunningEdit {
+    if (!(ticket instanceof AdmittedTicket) || ticket.submitted || ticket.place.edits === 0) {
+      throw new Error('the ticket is not one of this scheduler, or was used')
+    }
+    ticket.submitted = true
+    const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
+    const { tenant, priority } = request
+    const nowMs = this.#now()
+    const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
+    const { id, key, stepsLeft } = edit
+    this.#edits.set(id, edit)
+    this.#schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs, durationMs }, nowMs)
+    if (stepsLeft <= 0) this.#boundary(edit)
+    this.#pump()
+    return edit
+  }
+
+  /** End every edit with its last state, to go on elsewhere, and admit no more. A step under way is thrown away. */
+  handBack(): void {
+    this.#draining = true
+    this.#gone = true
+    for (const edit of [...this.#edits.values()]) this.#end(edit, { kind: 'handed-back', state: edit.state })
+    this.#tell()
+  }
+
+  /** Admit no more, let edits finish for `graceMs`, hand back the others. Resolves when there is none left. */
+  async drain(graceMs: number): Promise<void> {
+    this.#draining = true
+    if (this.#edits.size > 0) {
+      const cancel = this.#after(graceMs, () => this.handBack())
+      await new Promise<void>((resolve) => this.#onEmpty.push(resolve))
+      cancel()
+    }
+    this.handBack()
+  }
+
+  /** Hand back what is left, wait for the batches under way, and close the devices. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.handBack()
+    while (this.#batches.size > 0) await Promise.all(this.#batches)
+    await Promise.all([...this.#devices.values()].map((device) => device.close()))
+  }
+
+  get #working(): number {
+    return this.#devices.size - this.#out.size
+  }
+
+  /** Edits that wait are taken to have as many steps as this one. */
+  #estimate({ tenant, priority, steps }: AdmissionRequest): Estimate {
+    const { stepMs, sampleMs } = this.#rates
+    const position = this.#schedule.ahead(tenant, priority)
+    if (stepMs === undefined || sampleMs === undefined) return { position, startMs: undefined, durationMs: undefined }
+    return { position, startMs: (position * steps * sampleMs) / this.#working, durationMs: steps * stepMs }
+  }
+
+  /** Give idle devices something to do, once all that happens now has happened. */
+  #pump(): void {
+    if (this.#pumping) return
+    this.#pumping = true
+    queueMicrotask(() => {
+      this.#pumping = false
+      if (this.#gone) this.handBack()
+      for (const name of [...this.#idle]) this.#dispatch(name)
+    })
+  }
+
+  #dispatch(name: string): void {
+    const batch = this.#closed ? undefined : this.#schedule.next(name, this.#now())
+    if (batch === undefined) return
+    this.#idle.delete(name)
+    const driven = this.#drive(this.#devices.get(name)!, batch).finally(() => this.#batches.delete(driven))
+    this.#batches.add(driven)
+  }
+
+  async #drive(device: StepDevice, { key, entries, forget }: Batch): Promise<void> {
+    const { name } = device
+    const items = entries.map(({ id, fresh }): BatchItem => {
+      const edit = this.#edits.get(id)!
+      edit.running = true
+      return fresh ? { id, state: edit.state } : { id }
+    })
+    const kind = key === drawing ? 'draw' : 'step'
+    await device.run({ kind, items, forget }).then(
+      (result) => this.#settle(name, kind, items, result),
+      (error: unknown) => this.#lose(name, items, error),
+    )
+    if (!this.#out.has(name)) {
+      this.#idle.add(name)
+      this.#dispatch(name)
+    }
+    if (this.#schedule.hasWork && this.#idle.size > 0) this.#pump()
+    this.#tell()
+  }
+
+  #settle(device: string, kind: 'step' | 'draw', items: readonly BatchItem[], result: DeviceResult): void {
+    const nowMs = this.#now()
+    if (result.kind === 'out-of-memory') {
+      this.#observer.onOutOfMemory?.({ device, samples: items.length, error: result.error })
+      this.#return(items, this.#schedule.update(device, { kind: 'out-of-memory' }, nowMs).failed, result.error)
+      return
+    }
+    const { results, stepMs, prepareMs, measured } = result
+    const unknown = results.flatMap(({ kind, id }) => (kind === 'unknown' ? [id] : []))
+    this.#schedule.update(device, { kind: 'stepped', stepMs, prepareMs, measured, unknown }, nowMs)
+    const wasted = results.filter((item) => !this.#apply(item)).length
+    if (kind === 'draw' || items.length === 0) return
+    if (measured) this.#rates.recordStep(items.length, stepMs)
+    const prepared = items.filter(({ state }) => state !== undefined).length
+    this.#observer.onStep?.({ device, samples: items.length, wasted, prepared, stepMs, prepareMs })
+  }
+
+  /** The worker is gone, and with it what it had prepared. */
+  #lose(device: string, items: readonly BatchItem[], error: unknown): void {
+    this.#observer.onWorkerLost?.({ device, error })
+    const { failed, deviceOut } = this.#schedule.update(device, { kind: 'lost' }, this.#now())
+    this.#return(items, failed, deadly(error))
+    if (!deviceOut) return
+    this.#out.add(device)
+    this.#observer.onDeviceOut?.({ device, error })
+    if (this.#working === 0) this.handBack()
+  }
+
+  /** Edits come back from a batch in which none took a step; some cannot go on. */
+  #return(items: readonly BatchItem[], failed: readonly number[], error: FlexitError): void {
+    for (const { id } of items) {
+      const edit = this.#edits.get(id)
+      if (edit === undefined) continue
+      edit.running = false
+      if (failed.includes(id)) this.#end(edit, { kind: 'failed', error, state: edit.state })
+      else this.#boundary(edit)
+    }
+  }
+
+  /** What a batch made of one edit. Returns false for a step that is thrown away. */
+  #apply(result: ItemResult): boolean {
+    const edit = this.#edits.get(result.id)
+    if (edit === undefined) return false
+    edit.running = false
+    const wanted = edit.cancelledMs === undefined && (edit.finishing || !edit.accepted)
+    if (wanted && result.kind === 'stepped') {
+      edit.advance(result.z)
+      this.#started(edit, result.warnings)
+      const { listener, state } = edit
+      this.#events.push(() => listener.onStep(result.report, state))
+    } else if (wanted && result.kind === 'drawn') {
+      edit.settle(result.z)
+      this.#started(edit, [])
+      this.#end(edit, { kind: 'completed', picture: result.picture, state: edit.state })
+    } else if (wanted && result.kind === 'failed') {
+      this.#end(edit, { kind: 'failed', error: result.error, state: edit.state })
+    }
+    this.#boundary(edit)
+    return wanted
+  }
+
+  /** Do what was wished of an edit that is in no batch. */
+  #boundary(edit: LiveEdit): void {
+    if (edit.ended) return
+    const nowMs = this.#now()
+    if (edit.cancelledMs !== undefined) {
+      this.#observer.onFreed?.({ cancelToFreedMs: nowMs - edit.cancelledMs })
+      this.#end(edit, { kind: 'cancelled', state: edit.state })
+      return
+    }
+    if (edit.finishing) return
+    if (!edit.accepted && edit.renew()) this.#schedule.renew(edit.id, edit.key, edit.stepsLeft, nowMs)
+    edit.finishing = edit.isComplete
+    if (edit.finishing) this.#schedule.finish(edit.id, nowMs)
+  }
+
+  /** An edit was prepared, for the first time or after an update, if `warnings` are given. */
+  #started(edit: LiveEdit, warnings: readonly string[] | undefined): void {
+    const { listener } = edit
+    if (!edit.started) {
+      edit.started = true
+      this.#admission.started(edit.place)
+      this.#observer.onStarted?.({ queuedMs: this.#now() - edit.submittedMs })
+      this.#events.push(() => listener.onStarted(warnings ?? []))
+    } else if (edit.unprepared && warnings !== undefined && warnings.length > 0) {
+      this.#events.push(() => listener.onWarnings?.(warnings))
+    }
+    if (warnings !== undefined) edit.unprepared = false
+  }
+
+  #end(edit: LiveEdit, outcome: Outcome): void {
+    const nowMs = this.#now()
+    edit.ended = true
+    this.#edits.delete(edit.id)
+    this.#schedule.remove(edit.id)
+    this.#admission.release(edit.place)
+    this.#rates.recordEnd(nowMs)
+    this.#observer.onEnd?.({ kind: outcome.kind, totalMs: nowMs - edit.submittedMs })
+    this.#events.push(() => edit.listener.onEnd(outcome))
+    if (this.#edits.size === 0) this.#events.push(...this.#onEmpty.splice(0))
+  }
+
+  /** Tell listeners what happened. What they bring about is told after what had happened before. */
+  #tell(): void {
+    if (this.#telling) return
+    this.#telling = true
+    try {
+      for (let event = this.#events.shift(); event !== undefined; event = this.#events.shift()) event()
+    } finally {
+      this.#telling = false
+    }
+  }
+}
+
+function unavailable(reason: RefusalReason, message: string): AdmissionError {
+  return new AdmissionError({ code: 'UNAVAILABLE', reason, message, cure: 'Try another server, or this one later.' })
+}
+
+function tooLate({ startMs = 0, durationMs = 0 }: Estimate, deadlineMs: number): AdmissionError {
+  const seconds = (ms: number) => `${(ms / 1_000).toFixed(1)} s`
+  return new AdmissionError({
+    code: 'FAILED_PRECONDITION',
+    reason: 'deadline',
+    message:
+      `the edit cannot finish in the ${seconds(deadlineMs)} that its deadline leaves: ` +
+      `it would wait for about ${seconds(startMs)} and run for about ${seconds(durationMs)}`,
+    cure: 'Allow more time, or ask for fewer steps.',
+  })
+}
+
+/** An edit that brought down a worker twice, the second time alone. */
+function deadly(cause: unknown): FlexitError {
+  return new FlexitError({
+    code: 'INTERNAL',
+    message: 'the edit brought a worker down twice, the second time alone',
+    cure: 'Try it with other parameters, and report it with its picture and texts.',
+    cause,
+  })
+}
+
+function afterTimeout(ms: number, callback: () => void): () => void {
+  const timer = setTimeout(callback, ms)
+  return () => clearTimeout(timer)
+}

@@ -1,0 +1,163 @@
+// The thread of one device: owns an engine and the edits that it prepared. Run by piscina, one task at a time.
+// It answers with data, never with an exception: a task that rejects means that the thread is lost.
+
+import { parentPort } from 'node:worker_threads'
+import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
+import { Edit, type EditState } from '../engine/edit.js'
+import { Engine } from '../engine/engine.js'
+import { FlexitError } from '../engine/errors.js'
+import { specificationOf } from '../engine/parameters.js'
+import { formatDevice } from '../engine/runtime.js'
+import type { BatchItem, DeviceBatch } from './device.js'
+import {
+  type ItemReply,
+  type ProgressMessage,
+  type Reply,
+  type Task,
+  type WorkerSetup,
+  errorToData,
+} from './messages.js'
+
+const setup = workerData as WorkerSetup
+const edits = new Map<number, Edit>()
+let opening: Promise<Engine> | undefined
+
+/** Set while a graph is built or loaded: times of such a task measure nothing. */
+let disturbed = false
+
+/** The thread's only entry. */
+export async function handle(task: Task): Promise<Reply> {
+  try {
+    const engine = await (opening ??= open())
+    switch (task.kind) {
+      case 'open':
+        await engine.warmUp()
+        return { kind: 'ready' }
+      case 'run':
+        return await run(engine, task.batch)
+      case 'close':
+        await engine.close()
+        return { kind: 'ready' }
+    }
+  } catch (error) {
+    const kind = isOutOfMemory(error) ? 'out-of-memory' : 'failed'
+    return { kind, error: errorToData(isOutOfMemory(error) ? outOfMemory(error) : error) }
+  }
+}
+
+function open(): Promise<Engine> {
+  return Engine.open({
+    ...setup,
+    onProgress: (doing) => {
+      disturbed = true
+      const message: ProgressMessage = { doing }
+      parentPort?.postMessage(message)
+    },
+  })
+}
+
+async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promise<Reply> {
+  for (const id of forget) edits.delete(id)
+  disturbed = false
+  const replies = new Map<number, ItemReply>()
+  const warnings = new Map<number, readonly string[]>()
+  const startedMs = performance.now()
+  for (const item of kind === 'step' ? items : []) {
+    await perItem(item, replies, async ({ id, state }) => {
+      if (state !== undefined) {
+        const edit = await engine.prepare(state)
+        edits.set(id, edit)
+        warnings.set(id, edit.warnings)
+      }
+      return undefined
+    })
+  }
+  const preparedMs = performance.now()
+  if (kind === 'draw') for (const item of items) await perItem(item, replies, () => draw(engine, item))
+  else await step(engine, items, replies, warnings)
+  const reply: Reply = {
+    kind: 'done',
+    results: items.map(({ id }) => replies.get(id) ?? { kind: 'unknown', id }),
+    prepareMs: preparedMs - startedMs,
+    stepMs: performance.now() - preparedMs,
+    measured: !disturbed,
+  }
+  return move({ [transferableSymbol]: buffers(reply.results), [valueSymbol]: reply }) as unknown as Reply
+}
+
+async function step(
+  engine: Engine,
+  items: readonly BatchItem[],
+  replies: Map<number, ItemReply>,
+  warnings: ReadonlyMap<number, readonly string[]>,
+): Promise<void> {
+  const batch = items.filter(({ id }) => edits.has(id) && !replies.has(id))
+  const take = async (part: readonly BatchItem[]) => {
+    const reports = await engine.step(part.map(({ id }) => edits.get(id)!))
+    part.forEach(({ id }, i) => {
+      const { failure, ...report } = reports[i]!
+      if (failure !== undefined) replies.set(id, { kind: 'failed', id, error: errorToData(failure) })
+      else {
+        // The edit goes on from its own copy: what is transferred is gone here.
+        const z = edits.get(id)!.z.slice()
+        replies.set(id, { kind: 'stepped', id, report: { ...report, failure }, z, warnings: warnings.get(id) })
+      }
+    })
+    return undefined
+  }
+  try {
+    await take(batch)
+  } catch (error) {
+    if (isOutOfMemory(error)) throw error
+    for (const item of batch) await perItem(item, replies, () => take([item]))
+  }
+}
+
+/** The picture of a latent needs no preparation; before the first step there is none yet. */
+async function draw(engine: Engine, { id, state }: BatchItem): Promise<ItemReply> {
+  const edit = hasLatent(state!)
+    ? new Edit(state, specificationOf(state.parameters), { z0: state.z, embeddings: new Map(), features: [] }, [])
+    : await engine.prepare(state!)
+  return { kind: 'drawn', id, picture: await engine.picture(edit), z: edit.z.slice() }
+}
+
+function hasLatent(state: EditState): state is EditState & { readonly z: Float32Array } {
+  return state.z !== undefined
+}
+
+/** Do something for one item; where that fails, the item fails alone. Out of memory is the whole batch's affair. */
+async function perItem(
+  item: BatchItem,
+  replies: Map<number, ItemReply>,
+  work: (item: BatchItem) => Promise<ItemReply | undefined>,
+): Promise<void> {
+  try {
+    const reply = await work(item)
+    if (reply !== undefined) replies.set(item.id, reply)
+  } catch (error) {
+    if (isOutOfMemory(error)) throw error
+    replies.set(item.id, { kind: 'failed', id: item.id, error: errorToData(error) })
+  }
+}
+
+function buffers(results: readonly ItemReply[]): ArrayBufferLike[] {
+  return results.flatMap((result) => {
+    if (result.kind === 'stepped') return [result.z.buffer, result.report.preview.data.buffer]
+    return result.kind === 'drawn' ? [result.z.buffer, result.picture.data.buffer] : []
+  })
+}
+
+/** What ONNX Runtime's CPU and CUDA allocators, CUDA itself and V8 say. */
+function isOutOfMemory(error: unknown): boolean {
+  const message = error instanceof Error ? error.message : ''
+  return /out of memory|failed to allocate|bad_alloc|smaller than requested bytes|allocation failed/i.test(message)
+}
+
+function outOfMemory(error: unknown): FlexitError {
+  return new FlexitError({
+    code: 'RESOURCE_EXHAUSTED',
+    message: `the memory of ${formatDevice(setup.device)} is not enough for one edit`,
+    cure: 'Use fewer views or networks, or a device with more memory.',
+    cause: error,
+  })
+}
