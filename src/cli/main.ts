@@ -9,6 +9,7 @@ import { demoCommand } from './demo.js'
 import { editCommand } from './edit.js'
 import { reportError } from './errors.js'
 import { modelsCommand } from './models.js'
+import { serveCommand } from './serve.js'
 
 /** Run the program with `process.argv`. Never throws: sets `process.exitCode`. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -29,7 +30,8 @@ function program(): Command {
     .description(description)
     .version(version)
     .addHelpText('after', '\nBegin with `flexit demo`: it edits a picture in seconds and needs no download.')
-  for (const command of [editCommand(), demoCommand(), modelsCommand(), cacheCommand()]) root.addCommand(command)
+  for (const command of [editCommand(), demoCommand(), modelsCommand(), cacheCommand(), serveCommand()])
+    root.addCommand(command)
   for (const command of everyCommand(root)) {
     command.configureOutput({ outputError: () => undefined }).exitOverride((error) => {
       throw usageError(error, command)

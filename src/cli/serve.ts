@@ -1,0 +1,85 @@
+// `flexit serve`: edits as a service, over gRPC.
+// Options come from flags, the environment and a file: src/server/options.ts.
+
+import { readFileSync } from 'node:fs'
+import { Command, Option } from 'commander'
+import { formatDevice, parseDevice } from '../engine/runtime.js'
+import { launchServer, type LaunchedServer } from '../server/launch.js'
+import {
+  type OptionName,
+  type ServerOptions,
+  flagName,
+  optionNames,
+  resolveOptions,
+  serverOptionsSchema,
+} from '../server/options.js'
+import { interruptible } from './interruption.js'
+import { createProgress } from './progress.js'
+
+const notes = `
+Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
+before variables, variables before the file. SIGTERM and Ctrl-C: edits may finish for --drain-ms, the others are handed
+back to their clients; a second one ends at once.
+
+Examples:
+  flexit serve
+  flexit serve --device cuda:0 --device cuda:1 --pack imagenet --host 0.0.0.0
+  flexit serve --tls-cert cert.pem --tls-key key.pem --auth-file tokens.json --print-config`
+
+export function serveCommand(): Command {
+  const command = new Command('serve')
+    .summary('serve edits over gRPC')
+    .description('Serve edits over gRPC, with metrics over HTTP.')
+    .option('--config <file>', 'JSON file of options')
+    .option('--print-config', 'print the options as they would be used, as such a file, and end')
+  for (const name of optionNames) command.addOption(toFlag(name))
+  return command.addHelpText('after', notes).action((flags: Readonly<Record<string, unknown>>) => serve(flags))
+}
+
+/** Values are checked together, later: commander would stop at the first that is wrong. */
+function toFlag(name: OptionName): Option {
+  const schema = serverOptionsSchema.shape[name]
+  const usual: unknown = schema.safeParse(undefined).data
+  const words = `${schema.description ?? ''}${usual === undefined ? '' : ` (default: ${String(usual)})`}`
+  const option = new Option(`--${flagName(name)} <value>`, words)
+  return name === 'device' ? option.argParser((value, before?: string[]) => [...(before ?? []), value]) : option
+}
+
+async function serve({ config, printConfig, ...flags }: Readonly<Record<string, unknown>>): Promise<void> {
+  const file = typeof config === 'string' ? config : undefined
+  const options = resolveOptions({ flags, environment: process.env, file })
+  if (printConfig === true) {
+    process.stdout.write(`${JSON.stringify(options, undefined, 2)}\n`)
+    return
+  }
+  const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+    version: string
+  }
+  await interruptible(async (signal) => {
+    const progress = createProgress({ quiet: false })
+    const server = await launchServer(options, { version, onProgress: (doing) => progress.doing(doing) })
+    progress.end()
+    process.stdout.write(`${greeting(server, options, version)}\n`)
+    if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
+    progress.say('going away: edits may finish, no new ones are taken (once more to end at once)')
+    await server.drain()
+  })
+}
+
+/** Where it listens, what it has, how to try it. */
+function greeting({ port, metricsPort, pack, devices }: LaunchedServer, options: ServerOptions, version: string) {
+  const { host, tlsCert, tlsClientCa, authFile } = options
+  const { name, image } = pack.manifest
+  const security = [
+    tlsClientCa !== undefined ? 'mutual TLS' : tlsCert !== undefined ? 'TLS' : 'plain text',
+    authFile !== undefined ? 'tokens asked for' : 'no tokens asked for',
+  ]
+  const reachable = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
+  const secure = [tlsCert === undefined ? '' : ' --tls', authFile === undefined ? '' : ' --token TOKEN'].join('')
+  return [
+    `flexit ${version} listens on ${host}:${port} (${security.join(', ')}); metrics on http://${host}:${metricsPort}/metrics`,
+    `devices: ${devices.map((device) => formatDevice(parseDevice(device))).join(', ')}`,
+    `pack:    ${name}, ${image.size} × ${image.size} pixels, networks ${pack.networkNames.join(', ')}`,
+    `try it:  npx flexit edit PICTURE --source "what is there" --target "what it becomes" --server ${reachable}:${port}${secure}`,
+  ].join('\n')
+}

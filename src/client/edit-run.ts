@@ -1,0 +1,289 @@
+// One edit as an application sees it: its events, and what may be asked of it, across broken connections and servers
+// that go away. The protocol is proto/flexit/v1/editor.proto.
+
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js'
+import type { EditParameters } from '../engine/parameters.js'
+import { encodeParameters } from '../proto/codec.js'
+import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
+import { type WireError, fromStatus } from '../proto/status.js'
+import { type Channel, callError } from './channel.js'
+import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
+import { type ClientEditRequest, toStartEdit } from './request.js'
+
+export interface EditRunOptions {
+  /** How long to try to reach a server again. */
+  readonly reconnectMs: number
+}
+
+const leastBackoffMs = 50
+const mostBackoffMs = 5_000
+
+/**
+ * An edit under way: iterate over it, once, for its events. Exactly one of completed, cancelled and failed comes last.
+ * An event counts as dealt with when the next one is asked for; an application that is slow slows only this edit.
+ * Leaving the loop early cancels the edit.
+ */
+export class EditRun implements AsyncIterable<ClientEvent> {
+  readonly id: string
+  readonly #channel: Channel
+  readonly #options: EditRunOptions
+  readonly #request: ClientEditRequest
+  readonly #events: AsyncGenerator<ClientEvent, void>
+  /** What starts the edit anew: kept up to date with what was confirmed. */
+  #start: StartEdit
+  /** Its id on the present server; each start has its own. */
+  #wireId: string
+  #starts = 0
+  #call: ClientDuplexStream<EditRequest, EditEvent> | undefined
+  #queue: EditEvent[] = []
+  #over: WireError | 'ended' | undefined
+  #wake: () => void = () => undefined
+  #sequence = 0
+  #dropped = 0
+  /** The next step that the application has not heard of. */
+  #nextStep: number
+  #server = 0
+  #uid = ''
+  /** Something was heard of the edit, ever. */
+  #heard = false
+  /** A stream was opened anew, and nothing was heard on it. */
+  #recovering = false
+  #lostMs: number | undefined
+  #attempts = 0
+  #cancelled = false
+  #paused = false
+  #accept: { readonly step: number } | undefined
+  #unconfirmed: UpdateCommand[] = []
+
+  constructor(channel: Channel, request: ClientEditRequest, options: EditRunOptions) {
+    this.id = request.id ?? randomUUID()
+    this.#channel = channel
+    this.#request = request
+    this.#options = options
+    this.#start = toStartEdit(request)
+    this.#nextStep = request.resumeFrom?.step ?? 0
+    this.#wireId = this.id
+    this.#events = this.#run()
+    this.#open({ start: this.#start })
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<ClientEvent, void> {
+    return this.#events
+  }
+
+  /** Stop at the next step. May be called again. */
+  cancel(): void {
+    this.#cancelled = true
+    this.#send({ cancel: {} })
+  }
+
+  /** End with the picture of step `step`, or of the present one. */
+  acceptAt(step?: number): void {
+    this.#accept ??= { step: step ?? this.#nextStep }
+    this.#send({ accept: { step } })
+  }
+
+  pause(): void {
+    this.#paused = true
+    this.#send({ pause: {} })
+  }
+
+  resume(): void {
+    this.#paused = false
+    this.#send({ resume: {} })
+  }
+
+  /** Another aim from the next step on. Answered by an event: `updated` or `rejected`. */
+  update({ target, parameters }: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
+    const update = {
+      targetText: target,
+      parameters: parameters === undefined ? null : encodeParameters(parameters),
+    }
+    this.#unconfirmed.push(update)
+    this.#send({ update })
+  }
+
+  /** Wait for the end, in place of iterating. Errors: WireError where it failed or was cancelled. */
+  async result(): Promise<CompletedEvent> {
+    for await (const event of this) {
+      if (event.kind === 'completed') return event
+      if (event.kind === 'failed') throw event.error
+    }
+    throw fromStatus({ code: 1, message: 'the edit was cancelled', details: [] })
+  }
+
+  async *#run(): AsyncGenerator<ClientEvent, void> {
+    let ended = false
+    try {
+      while (!ended) {
+        const message = await this.#next()
+        for (const event of message === undefined ? await this.#recover() : await this.#take(message)) {
+          ended = isTerminal(event)
+          yield event
+        }
+        if (message !== undefined && message.sequence > 0) this.#send({ acknowledge: { sequence: message.sequence } })
+      }
+    } finally {
+      if (!ended) this.cancel()
+      this.#call?.end()
+      this.#call = undefined
+    }
+  }
+
+  /** The next message, or undefined where the stream is over. */
+  async #next(): Promise<EditEvent | undefined> {
+    while (this.#queue.length === 0 && this.#over === undefined) {
+      await new Promise<void>((resolve) => (this.#wake = resolve))
+    }
+    return this.#queue.shift()
+  }
+
+  /** What of a message is for the application. */
+  async #take(message: EditEvent): Promise<ClientEvent[]> {
+    const { failed, handedBack, rejected, cancelled, updated, accepted } = message
+    if (handedBack?.state != null) {
+      this.#goOnFrom(handedBack.state)
+      return this.#startAnew()
+    }
+    // Its server gave it up while this program could not be reached.
+    if (cancelled !== undefined && !this.#cancelled) {
+      this.#keep(cancelled.resumePoint)
+      return this.#startAnew()
+    }
+    const status = failed?.status ?? rejected?.status
+    const error = status == null ? undefined : fromStatus(status)
+    // The edit is not known there: that server is another one, or was started anew.
+    if (rejected !== undefined && error?.status === 'NOT_FOUND') {
+      return this.#recovering ? this.#startAnew() : []
+    }
+    if (rejected !== undefined && error?.status === 'ALREADY_EXISTS') return [this.#failure(error)]
+    if (
+      failed !== undefined &&
+      this.#heard &&
+      (error?.code === 'UNAVAILABLE' || error?.code === 'RESOURCE_EXHAUSTED')
+    ) {
+      return this.#tryAgain(error, () => this.#startAnew())
+    }
+
+    if (message.sequence > 0) this.#sequence = message.sequence
+    if (rejected !== undefined || updated !== undefined) this.#unconfirmed.shift()
+    if (updated !== undefined) {
+      this.#start = { ...this.#start, targetText: updated.targetText, parameters: updated.parameters }
+    }
+    if (accepted !== undefined) {
+      this.#uid = accepted.uid
+      this.#start = { ...this.#start, parameters: accepted.parameters }
+    }
+    const resumed: ClientEvent[] = this.#recovering ? [{ kind: 'resumed', step: this.#nextStep }] : []
+    const again = this.#starts > 0 && (accepted !== undefined || message.started !== undefined)
+    this.#heard = true
+    this.#recovering = false
+    this.#lostMs = undefined
+    this.#attempts = 0
+    const event = toClientEvent(message, this.#dropped)
+    this.#dropped = message.droppedPreviews
+    if (event === undefined || again) return resumed
+    if (event.kind !== 'step') return [...resumed, event]
+    this.#keep(message.step!.resumePoint)
+    return [...resumed, ...this.#takeStep(event)]
+  }
+
+  /** A step, unless it was heard of before or comes only for the library's own latents. */
+  #takeStep(event: StepEvent): StepEvent[] {
+    const { stepEvery = 1, latents } = this.#request
+    if (event.step < this.#nextStep) return []
+    this.#nextStep = event.step + 1
+    const asked = stepEvery > 0 && event.step % stepEvery === 0
+    const point = latents === undefined ? undefined : event.point
+    return asked || event.preview !== undefined || point !== undefined ? [{ ...event, point }] : []
+  }
+
+  /** Remember the last latent that the edit can go on from. */
+  #keep(point: ResumePoint | null | undefined): void {
+    if (point?.latent?.type === 'NUMBER_TYPE_FLOAT32') this.#start = { ...this.#start, resumeFrom: point }
+  }
+
+  #goOnFrom({ image, sourceText, targetText, parameters, resumePoint }: EditState): void {
+    this.#start = { ...this.#start, image, sourceText, targetText, parameters, resumeFrom: resumePoint }
+    // The one that handed it back is going away.
+    this.#server += 1
+  }
+
+  /** The stream broke before the edit ended. */
+  async #recover(): Promise<ClientEvent[]> {
+    const error = this.#over
+    if (error === undefined || error === 'ended') return this.#tryAgain(undefined, () => this.#attach())
+    const passing = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(error.code)
+    return passing ? this.#tryAgain(error, () => this.#attach()) : [this.#failure(error)]
+  }
+
+  /** Wait a little, more each time; the first time at the same server. Gives up in the end. */
+  async #tryAgain(error: WireError | undefined, again: () => ClientEvent[]): Promise<ClientEvent[]> {
+    this.#lostMs ??= performance.now()
+    const enough = this.#heard
+      ? performance.now() - this.#lostMs > this.#options.reconnectMs
+      : this.#attempts >= this.#channel.servers
+    if (enough && error !== undefined) return [this.#failure(error)]
+    if (this.#attempts > 0 || error?.retryAfterMs !== undefined) this.#server += 1
+    const backoffMs = Math.min(leastBackoffMs * 2 ** this.#attempts, mostBackoffMs)
+    this.#attempts += 1
+    await sleep(backoffMs * (0.5 + Math.random() / 2))
+    return again()
+  }
+
+  #attach(): ClientEvent[] {
+    this.#recovering = true
+    // Nothing was heard yet: the start may not have arrived.
+    if (!this.#heard) return this.#startAnew()
+    this.#open({ attach: { afterSequence: this.#sequence, uid: this.#uid } })
+    this.#repeatWishes()
+    return []
+  }
+
+  #startAnew(): ClientEvent[] {
+    if (this.#cancelled) return [{ kind: 'cancelled', point: toPoint(this.#start.resumeFrom) }]
+    this.#starts += 1
+    this.#recovering = this.#heard
+    this.#wireId = `${this.id}:${this.#starts}`
+    this.#sequence = 0
+    this.#dropped = 0
+    this.#open({ start: this.#start })
+    this.#repeatWishes()
+    return []
+  }
+
+  /** What was asked for while no server heard it. */
+  #repeatWishes(): void {
+    if (this.#cancelled) this.#send({ cancel: {} })
+    if (this.#paused) this.#send({ pause: {} })
+    for (const update of this.#unconfirmed) this.#send({ update })
+    if (this.#accept !== undefined) this.#send({ accept: { step: this.#accept.step } })
+  }
+
+  #open(command: Omit<EditRequest, 'editId'>): void {
+    this.#call?.cancel()
+    const call = this.#channel.openEdit(this.#server)
+    this.#call = call
+    this.#queue = []
+    this.#over = undefined
+    const ifCurrent = (act: () => void) => {
+      if (this.#call !== call) return
+      act()
+      this.#wake()
+    }
+    call.on('data', (event: EditEvent) => ifCurrent(() => this.#queue.push(event)))
+    call.on('error', (error: ServiceError) => ifCurrent(() => (this.#over = callError(error))))
+    call.on('end', () => ifCurrent(() => (this.#over ??= 'ended')))
+    this.#send(command)
+  }
+
+  #send(command: Omit<EditRequest, 'editId'>): void {
+    if (this.#call !== undefined && this.#over === undefined) this.#call.write({ editId: this.#wireId, ...command })
+  }
+
+  #failure(error: WireError): ClientEvent {
+    return { kind: 'failed', error, point: toPoint(this.#start.resumeFrom) }
+  }
+}

@@ -1,0 +1,135 @@
+// What an application hears of an edit: the wire's events as a discriminated union, with numbers and errors of its own.
+// The protocol is proto/flexit/v1/editor.proto.
+
+import type { PictureFormat } from '../engine/encode.js'
+import type { EditParameters } from '../engine/parameters.js'
+import { decodeLatent, decodeParameters } from '../proto/codec.js'
+import type { EditEvent, PictureFile, ResumePoint } from '../proto/messages.js'
+import { type WireError, fromStatus } from '../proto/status.js'
+
+/** A picture file. */
+export interface EncodedPicture {
+  readonly format: PictureFormat
+  readonly data: Uint8Array
+}
+
+/** From where an edit can go on: before step `step`. */
+export interface EditPoint {
+  readonly step: number
+  /** [C, h, w]; undefined before the first step. */
+  readonly latent: Float32Array | undefined
+  readonly shape: readonly number[]
+  readonly packDigest: string
+}
+
+export interface AcceptedEvent {
+  readonly kind: 'accepted'
+  readonly uid: string
+  readonly position: number
+  readonly estimatedStartMs: number | undefined
+  readonly estimatedDurationMs: number | undefined
+  readonly parameters: Partial<EditParameters>
+}
+
+export interface StepEvent {
+  readonly kind: 'step'
+  /** The number of the latent that the losses and the preview are of. */
+  readonly step: number
+  readonly losses: {
+    readonly total: number
+    readonly clip: number
+    readonly lpips: number | undefined
+    readonly latent: number | undefined
+  }
+  readonly similaritySource: number
+  readonly similarityTarget: number
+  readonly preview: EncodedPicture | undefined
+  /** Where latents were asked for. */
+  readonly point: EditPoint | undefined
+  /** Previews that were left out since the last event, because the application was behind. */
+  readonly droppedPreviews: number
+}
+
+export interface CompletedEvent {
+  readonly kind: 'completed'
+  readonly picture: EncodedPicture
+  readonly point: EditPoint
+  readonly statistics: { readonly steps: number; readonly queueMs: number; readonly runMs: number }
+}
+
+export type ClientEvent =
+  | AcceptedEvent
+  | { readonly kind: 'started' }
+  | StepEvent
+  | { readonly kind: 'warning'; readonly message: string }
+  | { readonly kind: 'updated'; readonly target: string; readonly parameters: Partial<EditParameters> }
+  /** An update was wrong and changed nothing. */
+  | { readonly kind: 'rejected'; readonly error: WireError }
+  /** The connection was lost, or the server went away: the edit goes on from step `step`. */
+  | { readonly kind: 'resumed'; readonly step: number }
+  | CompletedEvent
+  | { readonly kind: 'cancelled'; readonly point: EditPoint | undefined }
+  | { readonly kind: 'failed'; readonly error: WireError; readonly point: EditPoint | undefined }
+
+/**
+ * The event of a message; undefined for one of a kind that this version does not know, and for `handed_back`, which is
+ * the library's own affair. `droppedBefore` is the count of the event before.
+ */
+export function toClientEvent(event: EditEvent, droppedBefore: number): ClientEvent | undefined {
+  const { accepted, started, step, warning, updated, rejected, completed, cancelled, failed } = event
+  if (accepted !== undefined) {
+    const { uid, position, estimatedStartMs, estimatedDurationMs } = accepted
+    const parameters = decodeParameters(accepted.parameters)
+    return { kind: 'accepted', uid, position, estimatedStartMs, estimatedDurationMs, parameters }
+  }
+  if (started !== undefined) return { kind: 'started' }
+  if (step !== undefined) {
+    const { losses, similaritySource, similarityTarget, preview, resumePoint } = step
+    const { total = NaN, clip = NaN, lpips, latent } = losses ?? {}
+    return {
+      kind: 'step',
+      step: step.step,
+      losses: { total, clip, lpips, latent },
+      similaritySource,
+      similarityTarget,
+      preview: toPicture(preview),
+      point: toPoint(resumePoint),
+      droppedPreviews: Math.max(0, event.droppedPreviews - droppedBefore),
+    }
+  }
+  if (warning !== undefined) return { kind: 'warning', message: warning.message }
+  if (updated !== undefined) {
+    return { kind: 'updated', target: updated.targetText, parameters: decodeParameters(updated.parameters) }
+  }
+  if (rejected?.status != null) return { kind: 'rejected', error: fromStatus(rejected.status) }
+  if (completed !== undefined) {
+    return {
+      kind: 'completed',
+      picture: toPicture(completed.picture)!,
+      point: toPoint(completed.resumePoint)!,
+      statistics: completed.statistics!,
+    }
+  }
+  if (cancelled !== undefined) return { kind: 'cancelled', point: toPoint(cancelled.resumePoint) }
+  if (failed?.status != null) {
+    return { kind: 'failed', error: fromStatus(failed.status), point: toPoint(failed.resumePoint) }
+  }
+  return undefined
+}
+
+export function isTerminal(event: ClientEvent): boolean {
+  return event.kind === 'completed' || event.kind === 'cancelled' || event.kind === 'failed'
+}
+
+const formats = { PICTURE_FORMAT_PNG: 'png', PICTURE_FORMAT_WEBP: 'webp', PICTURE_FORMAT_JPEG: 'jpeg' } as const
+
+function toPicture(file: PictureFile | null | undefined): EncodedPicture | undefined {
+  if (file == null || file.format === 'PICTURE_FORMAT_UNSPECIFIED') return undefined
+  return { format: formats[file.format], data: file.data }
+}
+
+export function toPoint(point: ResumePoint | null | undefined): EditPoint | undefined {
+  if (point == null) return undefined
+  const { step, latent, packDigest } = point
+  return { step, packDigest, shape: latent?.shape ?? [], latent: latent == null ? undefined : decodeLatent(latent) }
+}

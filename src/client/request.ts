@@ -1,0 +1,95 @@
+// What an application asks for, and its form on the wire.
+// The protocol is proto/flexit/v1/editor.proto; limits and defaults are the server's.
+
+import type { PictureFormat } from '../engine/encode.js'
+import type { EditParameters } from '../engine/parameters.js'
+import { encodeLatent, encodeParameters } from '../proto/codec.js'
+import type { PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
+import type { EditPoint } from './events.js'
+
+export interface PictureRequest {
+  readonly format?: PictureFormat
+  /** 1 to 100, for WebP and JPEG. Default 90. */
+  readonly quality?: number
+  /** Pixels of a side. Default: the pack's. */
+  readonly size?: number
+}
+
+export interface ClientEditRequest {
+  /** Bytes of a picture file. */
+  readonly image: Uint8Array
+  readonly source: string
+  readonly target: string
+  /** What is left out comes from the pack. */
+  readonly parameters?: Partial<EditParameters>
+  /** Go on from here, with the same picture, texts and parameters. */
+  readonly resumeFrom?: EditPoint
+  /** 1 to 120 of A-Z a-z 0-9 . _ : -. Default: a new one. */
+  readonly id?: string
+  /** Name of the pack. Default: the server's. */
+  readonly pack?: string
+  /** Losses of every n-th step; 0: none. Default 1. */
+  readonly stepEvery?: number
+  /** Previews of every n-th step (default 1), as WebP unless said otherwise. Default: none. */
+  readonly previews?: PictureRequest & { readonly every?: number }
+  /** Latents after every n-th step (default 1); lossless ones make the edit wait for the application. Default: none. */
+  readonly latents?: {
+    readonly every?: number
+    readonly type?: 'float32' | 'float16'
+    readonly lossless?: boolean
+  }
+  /** The final picture: PNG unless said otherwise. */
+  readonly result?: PictureRequest
+  /** Bytes on the way that the application has not dealt with. Default 4 MiB. */
+  readonly windowBytes?: number
+  readonly priority?: 'interactive' | 'normal' | 'batch'
+  readonly deadlineMs?: number
+  /** Let the edit end though this program is gone. */
+  readonly runOn?: boolean
+}
+
+/** Steps between two latents that the library asks for, to go on from, where the application wants none. */
+export const resumeEvery = 8
+
+const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
+const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
+const numbers = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
+
+export function toStartEdit(request: ClientEditRequest): StartEdit {
+  const { image, source, target, parameters, resumeFrom, pack = '', priority, deadlineMs, runOn = false } = request
+  return {
+    pack,
+    image,
+    sourceText: source,
+    targetText: target,
+    parameters: encodeParameters(parameters ?? {}),
+    resumeFrom: resumeFrom === undefined ? null : toResumePoint(resumeFrom),
+    stream: toStreamOptions(request),
+    ...(priority === undefined ? {} : { priority: priorities[priority] }),
+    deadlineMs,
+    runOn,
+  }
+}
+
+export function toResumePoint({ step, latent, shape, packDigest }: EditPoint): ResumePoint {
+  return {
+    step,
+    packDigest,
+    latent: latent === undefined ? null : encodeLatent(latent, shape, 'NUMBER_TYPE_FLOAT32'),
+  }
+}
+
+function toStreamOptions({ stepEvery, previews, latents, result, windowBytes }: ClientEditRequest): StreamOptions {
+  const { every, type = 'float32', lossless = false } = latents ?? { every: resumeEvery }
+  return {
+    stepEvery,
+    previews: previews === undefined ? null : { every: previews.every, picture: toPictureOptions(previews) },
+    latents: { every, type: numbers[type], lossless },
+    result: result === undefined ? null : toPictureOptions(result),
+    windowBytes,
+  }
+}
+
+function toPictureOptions({ format, quality, size }: PictureRequest): PictureOptions {
+  return { ...(format === undefined ? {} : { format: formats[format] }), quality, size }
+}

@@ -1,0 +1,74 @@
+// Parameters and latents between their forms in the program and on the wire.
+// Used by both ends.
+
+import { invalidArgument } from '../engine/errors.js'
+import { decodeF16, encodeF16 } from '../engine/pack/float16.js'
+import type { EditParameters } from '../engine/parameters.js'
+import type { Latent, NumberType, Parameters } from './messages.js'
+
+const presets = { paper: 'PRESET_PAPER', reference: 'PRESET_REFERENCE' } as const
+const spaces = { latent: 'SPACE_LATENT', pixels: 'SPACE_PIXELS' } as const
+
+/** Parameters as they are sent. */
+export function encodeParameters({ preset, space, networks, ...numbers }: Partial<EditParameters>): Parameters {
+  return {
+    ...(preset === undefined ? {} : { preset: presets[preset] }),
+    ...(space === undefined ? {} : { space: spaces[space] }),
+    networks: [...(networks ?? [])],
+    ...numbers,
+  }
+}
+
+/** Those parameters that are set. Errors: INVALID_ARGUMENT (an enum's value that is not known here). */
+export function decodeParameters(wire: Parameters | null | undefined): Partial<EditParameters> {
+  if (wire == null) return {}
+  const preset = named('preset', presets, 'PRESET_UNSPECIFIED', wire.preset)
+  const space = named('space', spaces, 'SPACE_UNSPECIFIED', wire.space)
+  const { steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, networks = [], views, seed } = wire
+  const given = { preset, space, steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, views, seed }
+  const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  return { ...set, ...(networks.length === 0 ? {} : { networks }) }
+}
+
+/**
+ * The key whose name on the wire is `name`; undefined where it is not set.
+ * Errors: INVALID_ARGUMENT (a value that this version does not know).
+ */
+export function named<K extends string>(
+  field: string,
+  names: Readonly<Record<K, string>>,
+  unspecified: string,
+  name: string | undefined,
+): K | undefined {
+  if (name === undefined || name === unspecified) return undefined
+  const found = (Object.keys(names) as K[]).find((key) => names[key] === name)
+  if (found !== undefined) return found
+  throw invalidArgument(field, `${field} has a value that is not known here`, `Use ${Object.values(names).join(', ')}.`)
+}
+
+/** [C, h, w] numbers as they are sent, little-endian on any machine. */
+export function encodeLatent(z: Float32Array, shape: readonly number[], type: NumberType): Latent {
+  const half = type === 'NUMBER_TYPE_FLOAT16'
+  const numbers = half ? encodeF16(z) : z
+  const data = Buffer.alloc(numbers.byteLength)
+  if (half) numbers.forEach((value, i) => data.writeUInt16LE(value, 2 * i))
+  else numbers.forEach((value, i) => data.writeFloatLE(value, 4 * i))
+  return { shape: [...shape], type: half ? type : 'NUMBER_TYPE_FLOAT32', data }
+}
+
+/** The numbers of a latent. Errors: INVALID_ARGUMENT (sizes that do not belong together). */
+export function decodeLatent({ shape, type, data }: Latent): Float32Array {
+  const half = type === 'NUMBER_TYPE_FLOAT16'
+  const count = shape.reduce((product, n) => product * n, 1)
+  if (data.length !== count * (half ? 2 : 4)) {
+    const said = `${shape.join(' × ')} ${half ? 'float16' : 'float32'} numbers`
+    throw invalidArgument(
+      'latent',
+      `the latent says that it has ${said}, but has ${data.length} bytes`,
+      'Send it whole.',
+    )
+  }
+  const bytes = Buffer.from(data.buffer, data.byteOffset, data.length)
+  if (half) return decodeF16(Uint16Array.from({ length: count }, (_, i) => bytes.readUInt16LE(2 * i)))
+  return Float32Array.from({ length: count }, (_, i) => bytes.readFloatLE(4 * i))
+}

@@ -1,0 +1,28 @@
+// The contract as grpc-js takes it, read from proto/. Field names in camel case, enums by name, 64-bit integers as numbers.
+// Follows https://github.com/grpc/grpc-node/tree/master/packages/proto-loader.
+
+import { fileURLToPath } from 'node:url'
+import {
+  loadSync,
+  type MessageTypeDefinition,
+  type PackageDefinition,
+  type ServiceDefinition,
+} from '@grpc/proto-loader'
+
+const folder = fileURLToPath(new URL('../../../proto', import.meta.url))
+
+export const packageDefinition: PackageDefinition = loadSync(
+  ['flexit/v1/editor.proto', 'google/rpc/error_details.proto'],
+  { includeDirs: [folder], longs: Number, enums: String, defaults: true, arrays: true, oneofs: true },
+)
+
+export const serviceName = 'flexit.v1.Editor'
+
+export const editorService = packageDefinition[serviceName] as ServiceDefinition
+
+/** A message type of the contract, by its full name. */
+export function messageType<T extends object>(name: string): MessageTypeDefinition<T, T> {
+  const found = packageDefinition[name]
+  if (found === undefined || !('deserialize' in found)) throw new Error(`${name} is not a message of the contract`)
+  return found as unknown as MessageTypeDefinition<T, T>
+}

@@ -1,0 +1,157 @@
+// Errors as google.rpc.Status, between the program's form and the wire's. https://google.aip.dev/193
+// The server writes them, the client reads them; nobody else translates.
+
+import { status as codes } from '@grpc/grpc-js'
+import { type ErrorCode, FlexitError, type FlexitErrorOptions } from '../engine/errors.js'
+import { messageType } from './definition.js'
+import type { Status } from './messages.js'
+
+/** Codes that only the wire knows, beside those of the program. */
+export type WireCode = ErrorCode | 'ALREADY_EXISTS' | 'UNAUTHENTICATED' | 'DEADLINE_EXCEEDED' | 'UNIMPLEMENTED'
+
+/** Of which kind, and which: `edit`, `a1`. */
+export interface Resource {
+  readonly type: string
+  readonly name: string
+}
+
+export interface WireErrorOptions extends Omit<FlexitErrorOptions, 'code'> {
+  readonly code: WireCode
+  /** When trying again may help. */
+  readonly retryAfterMs?: number | undefined
+  readonly resource?: Resource | undefined
+}
+
+/** An error that goes, or came, over the wire. `code` is the nearest of the program's, `status` the wire's own. */
+export class WireError extends FlexitError {
+  readonly status: WireCode
+  readonly retryAfterMs: number | undefined
+  readonly resource: Resource | undefined
+
+  constructor(options: WireErrorOptions) {
+    super({ ...options, code: programCode(options.code) })
+    this.name = 'WireError'
+    this.status = options.code
+    this.retryAfterMs = options.retryAfterMs
+    this.resource = options.resource
+  }
+}
+
+function programCode(code: WireCode): ErrorCode {
+  switch (code) {
+    case 'ALREADY_EXISTS':
+    case 'UNAUTHENTICATED':
+    case 'UNIMPLEMENTED':
+      return 'FAILED_PRECONDITION'
+    case 'DEADLINE_EXCEEDED':
+      return 'CANCELLED'
+    default:
+      return code
+  }
+}
+
+const retryInfo = messageType<{ retryDelay: { seconds: number; nanos: number } | null }>('google.rpc.RetryInfo')
+const errorInfo = messageType<{ reason: string; domain: string; metadata: Record<string, string> }>(
+  'google.rpc.ErrorInfo',
+)
+const badRequest = messageType<{ fieldViolations: { field: string; description: string }[] }>('google.rpc.BadRequest')
+const resourceInfo = messageType<{ resourceType: string; resourceName: string }>('google.rpc.ResourceInfo')
+const statusType = messageType<Status>('google.rpc.Status')
+const domain = 'flexit'
+
+/** An error as it is sent. What is not a FlexitError is a bug of ours: its words stay here. */
+export function toStatus(error: unknown): Status {
+  if (!(error instanceof FlexitError)) {
+    return { code: codes.INTERNAL, message: 'something went wrong in the server that should not', details: [] }
+  }
+  const { field, cure } = error
+  const message = wellFormed(error.message)
+  const name: WireCode = error instanceof WireError ? error.status : error.code
+  const { retryAfterMs, resource } = error as Partial<Pick<WireError, 'retryAfterMs' | 'resource'>>
+  const details: Status['details'] = []
+  const add = <T extends object>(type: { serialize(value: T): Buffer }, typeName: string, value: T) =>
+    details.push({ type_url: `type.googleapis.com/google.rpc.${typeName}`, value: type.serialize(value) })
+
+  if (field !== undefined) add(badRequest, 'BadRequest', { fieldViolations: [{ field, description: message }] })
+  if (retryAfterMs !== undefined) {
+    const seconds = Math.floor(retryAfterMs / 1000)
+    const nanos = Math.round((retryAfterMs - 1000 * seconds) * 1e6)
+    add(retryInfo, 'RetryInfo', { retryDelay: { seconds, nanos } })
+  }
+  if (resource !== undefined) {
+    add(resourceInfo, 'ResourceInfo', { resourceType: resource.type, resourceName: resource.name })
+  }
+  const metadata: Record<string, string> = cure === undefined ? {} : { cure: wellFormed(cure) }
+  add(errorInfo, 'ErrorInfo', { reason: name, domain, metadata })
+  return { code: codes[name], message, details }
+}
+
+/** The bytes of a status, for the trailer `grpc-status-details-bin`. */
+export function serialiseStatus(status: Status): Buffer {
+  return statusType.serialize(status)
+}
+
+/** The status of a trailer `grpc-status-details-bin`; undefined where it has none that can be read. */
+export function parseStatus(bytes: unknown): Status | undefined {
+  if (!(bytes instanceof Buffer)) return undefined
+  try {
+    return statusType.deserialize(bytes)
+  } catch {
+    return undefined
+  }
+}
+
+/** A status that was received, with what its details say. */
+export function fromStatus({ code, message, details }: Status): WireError {
+  let options: WireErrorOptions = { code: nameOf(code), message }
+  for (const { type_url: url, value } of details) {
+    const bytes = Buffer.from(value)
+    switch (url.replace(/^.*\//, '')) {
+      case 'google.rpc.BadRequest': {
+        const [violation] = badRequest.deserialize(bytes).fieldViolations
+        if (violation !== undefined) options = { ...options, field: violation.field }
+        break
+      }
+      case 'google.rpc.RetryInfo': {
+        const { seconds = 0, nanos = 0 } = retryInfo.deserialize(bytes).retryDelay ?? {}
+        options = { ...options, retryAfterMs: seconds * 1000 + nanos / 1e6 }
+        break
+      }
+      case 'google.rpc.ResourceInfo': {
+        const { resourceType, resourceName } = resourceInfo.deserialize(bytes)
+        options = { ...options, resource: { type: resourceType, name: resourceName } }
+        break
+      }
+      case 'google.rpc.ErrorInfo': {
+        const { cure } = errorInfo.deserialize(bytes).metadata
+        if (cure !== undefined) options = { ...options, cure }
+        break
+      }
+    }
+  }
+  return new WireError(options)
+}
+
+const wireCodes: readonly WireCode[] = [
+  'INVALID_ARGUMENT',
+  'NOT_FOUND',
+  'FAILED_PRECONDITION',
+  'RESOURCE_EXHAUSTED',
+  'DATA_LOSS',
+  'UNAVAILABLE',
+  'CANCELLED',
+  'INTERNAL',
+  'ALREADY_EXISTS',
+  'UNAUTHENTICATED',
+  'DEADLINE_EXCEEDED',
+  'UNIMPLEMENTED',
+]
+
+function nameOf(code: number): WireCode {
+  return wireCodes.find((name) => Number(codes[name]) === code) ?? 'INTERNAL'
+}
+
+/** Halves of surrogate pairs have no UTF-8, and would make grpc-js throw. */
+function wellFormed(text: string): string {
+  return text.replace(/\p{Surrogate}/gu, '\uFFFD')
+}

@@ -1,0 +1,145 @@
+// Where edits are admitted and found: the one place that knows the scheduler, the pack and all sessions.
+// Admission comes before any picture is decoded.
+
+import { randomUUID } from 'node:crypto'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import type { Pack } from '../engine/pack/pack.js'
+import type { StartEdit } from '../proto/messages.js'
+import { WireError } from '../proto/status.js'
+import { AdmissionError, type SchedulerApi } from '../scheduler/api.js'
+import type { Logger } from './logger.js'
+import type { Metrics } from './metrics.js'
+import type { ServerOptions } from './options.js'
+import { Registry } from './registry.js'
+import { Session } from './session.js'
+import { planStart } from './start-request.js'
+
+export interface DeskSetup {
+  readonly scheduler: SchedulerApi
+  readonly pack: Pack
+  readonly options: ServerOptions
+  readonly metrics: Metrics
+  readonly logger: Logger
+}
+
+const idPattern = /^[\w.:-]{1,128}$/
+
+/** How long a client is to wait before it tries another server. */
+const drainRetryMs = 1000
+
+export class EditDesk {
+  readonly registry: Registry
+  readonly #setup: DeskSetup
+  readonly #drainListeners = new Set<() => void>()
+  readonly #endListeners = new Set<() => void>()
+  #count = 0
+  #draining = false
+
+  constructor(setup: DeskSetup) {
+    this.#setup = setup
+    this.registry = new Registry(setup.options)
+  }
+
+  get draining(): boolean {
+    return this.#draining
+  }
+
+  /** An id for a new edit: the one that is wanted, or one of our own. Errors: INVALID_ARGUMENT, ALREADY_EXISTS. */
+  newId(tenant: string, wanted: string): string {
+    if (wanted === '') return randomUUID()
+    if (!idPattern.test(wanted)) {
+      const cure = 'Use 1 to 128 of A-Z a-z 0-9 . _ : -, or leave it empty.'
+      throw invalidArgument('edit_id', 'the edit id has characters that are not allowed, or too many', cure)
+    }
+    if (this.registry.find(tenant, wanted) === undefined) return wanted
+    throw new WireError({
+      code: 'ALREADY_EXISTS',
+      message: `there is an edit "${wanted}" already`,
+      cure: 'Choose another id, or attach to that edit.',
+      resource: { type: 'edit', name: wanted },
+    })
+  }
+
+  /**
+   * Admit an edit and set it going. `id` comes from `newId`.
+   * Errors: those of `planStart` and `SchedulerApi.admit`, UNAVAILABLE (draining).
+   */
+  start(tenant: string, id: string, request: StartEdit): Session {
+    const { scheduler, pack, options, metrics, logger } = this.#setup
+    try {
+      if (this.#draining) throw draining()
+      const plan = planStart(request, pack, options)
+      const { priority, bytes, steps, deadlineMs } = plan
+      const ticket = scheduler.admit({
+        tenant,
+        priority,
+        bytes,
+        steps,
+        ...(deadlineMs === undefined ? {} : { deadlineMs }),
+      })
+      const { disconnectGraceMs } = options
+      const onEnd = (ended: Session) => {
+        this.registry.finish(ended)
+        for (const listener of this.#endListeners) listener()
+      }
+      const index = this.#count++
+      const common = { scheduler, metrics, logger, disconnectGraceMs, onEnd }
+      const session = new Session({ id, index, tenant, plan, ...common }, ticket, plan.firstStep)
+      this.registry.add(session)
+      return session
+    } catch (error) {
+      const reason = refusalReason(error)
+      metrics.rejected.inc({ reason })
+      logger.info({ editId: id, tenant, reason }, 'edit refused')
+      throw error
+    }
+  }
+
+  /** Call `listener` when the server begins to drain. Returns how to stop. */
+  onDraining(listener: () => void): () => void {
+    this.#drainListeners.add(listener)
+    return () => this.#drainListeners.delete(listener)
+  }
+
+  /** Admit nothing more. Resolves when the last edit has ended, or after `limitMs`; with whether all have ended. */
+  async drain(limitMs: number): Promise<boolean> {
+    this.#draining = true
+    for (const listener of this.#drainListeners) listener()
+    return this.ended(limitMs)
+  }
+
+  /** Resolves when no edit is under way, or after `limitMs`; with whether none is. */
+  async ended(limitMs: number): Promise<boolean> {
+    const none = () => this.registry.live.length === 0
+    if (none()) return true
+    return new Promise((resolve) => {
+      const finish = () => {
+        if (!none() && !late) return
+        clearTimeout(timer)
+        this.#endListeners.delete(finish)
+        resolve(none())
+      }
+      let late = false
+      const timer = setTimeout(() => {
+        late = true
+        finish()
+      }, limitMs)
+      this.#endListeners.add(finish)
+    })
+  }
+}
+
+/** A word for metrics and logs. */
+function refusalReason(error: unknown): string {
+  if (error instanceof AdmissionError) return error.reason.replaceAll(' ', '_')
+  return error instanceof FlexitError ? error.code.toLowerCase() : 'internal'
+}
+
+function draining(): WireError {
+  return new WireError({
+    code: 'UNAVAILABLE',
+    message: 'the server is going away and takes no new edits',
+    cure: 'Try again on another server.',
+    retryAfterMs: drainRetryMs,
+  })
+}

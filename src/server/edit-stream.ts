@@ -1,0 +1,159 @@
+// One `Edit` call: reads commands in order and hands them to edits, whose events it writes.
+// The protocol is proto/flexit/v1/editor.proto.
+
+import type { ServerDuplexStream } from '@grpc/grpc-js'
+import { invalidArgument } from '../engine/errors.js'
+import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
+import { WireError, toStatus } from '../proto/status.js'
+import type { EditDesk } from './edit-desk.js'
+import type { ServerOptions } from './options.js'
+import { eventBytes, type Sink } from './outbox.js'
+import { noSuchEdit } from './registry.js'
+import type { Session } from './session.js'
+import { planUpdate } from './start-request.js'
+import { Writer } from './writer.js'
+
+export type EditCall = ServerDuplexStream<EditRequest, EditEvent>
+
+/** Serve a call to its end. Never rejects. */
+export async function serveEditStream(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
+  await new EditStream(call, tenant, desk, options).serve()
+}
+
+class EditStream {
+  readonly #call: EditCall
+  readonly #tenant: string
+  readonly #desk: EditDesk
+  readonly #options: ServerOptions
+  readonly #writer: Writer
+  /** Edits whose reader this stream is, until their last event was written. */
+  readonly #edits = new Map<string, { readonly session: Session; readonly sink: Sink }>()
+  #halfClosed = false
+  #idle: NodeJS.Timeout | undefined
+
+  constructor(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
+    this.#call = call
+    this.#tenant = tenant
+    this.#desk = desk
+    this.#options = options
+    this.#writer = new Writer(call)
+  }
+
+  async serve(): Promise<void> {
+    void this.#writer.closed.then(() => this.#close())
+    const stopListening = this.#desk.onDraining(() => this.#endIfDone())
+    try {
+      this.#watchIdleness()
+      // A plain `for await` would destroy the stream when the client half-closes it, and with it what is to be written.
+      const requests = this.#call.iterator({ destroyOnReturn: false }) as AsyncIterable<EditRequest>
+      for await (const request of requests) {
+        await this.#handle(request)
+        this.#watchIdleness()
+      }
+      this.#halfClosed = true
+      this.#endIfDone()
+    } catch (error) {
+      // A stream that was cancelled while it was read.
+      if (!this.#writer.over) this.#writer.fail(error)
+    }
+    await this.#writer.closed
+    stopListening()
+  }
+
+  async #handle(request: EditRequest): Promise<void> {
+    const id = request.editId ?? ''
+    try {
+      await this.#obey(id, request)
+    } catch (error) {
+      await this.#answer(id, { rejected: { status: toStatus(error) } })
+    }
+  }
+
+  async #obey(id: string, request: EditRequest): Promise<void> {
+    const { start, attach, cancel, accept, pause, resume, update, acknowledge } = request
+    if (start !== undefined) await this.#start(id, start)
+    else if (attach !== undefined) {
+      const session = this.#desk.registry.get(this.#tenant, id, attach.uid)
+      this.#adopt(session, attach.afterSequence ?? 0)
+    } else if (cancel !== undefined) this.#own(id).cancel()
+    else if (accept !== undefined) await this.#own(id).accept(accept.step)
+    else if (pause !== undefined) await this.#own(id).pause(true)
+    else if (resume !== undefined) await this.#own(id).pause(false)
+    else if (update !== undefined) {
+      const session = this.#own(id)
+      await session.update(planUpdate(update.targetText, update.parameters, this.#options))
+    } else if (acknowledge !== undefined) this.#own(id).acknowledge(acknowledge.sequence)
+    else throw invalidArgument('command', 'the request has no command that is known here', 'Set one of `command`.')
+  }
+
+  async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
+    const { maxEditsPerStream } = this.#options
+    if (this.#edits.size >= maxEditsPerStream) {
+      const error = new WireError({
+        code: 'RESOURCE_EXHAUSTED',
+        message: `the stream has ${maxEditsPerStream} edits that have not ended`,
+        cure: 'Wait for one of them, or open another stream.',
+      })
+      await this.#answer(id, { failed: { status: toStatus(error) } }, 1)
+      return
+    }
+    const name = this.#desk.newId(this.#tenant, id)
+    try {
+      this.#adopt(this.#desk.start(this.#tenant, name, start), 0)
+    } catch (error) {
+      await this.#answer(name, { failed: { status: toStatus(error) } }, 1)
+    }
+  }
+
+  /** An edit of this stream, or one that has ended: commands to it may come late. */
+  #own(id: string): Session {
+    const session = this.#edits.get(id)?.session ?? this.#desk.registry.find(this.#tenant, id)
+    if (session !== undefined && (session.over || this.#edits.has(id))) return session
+    throw noSuchEdit(id)
+  }
+
+  #adopt(session: Session, afterSequence: number): void {
+    const sink: Sink = {
+      acknowledges: false,
+      write: (event, bytes) => this.#writer.write(event, bytes),
+      ended: () => {
+        session.detach(sink)
+        this.#release(session)
+      },
+      lost: () => this.#release(session),
+    }
+    this.#edits.set(session.id, { session, sink })
+    session.attach(sink, afterSequence)
+  }
+
+  async #answer(editId: string, body: EventBody, sequence = 0): Promise<void> {
+    const event = { editId, sequence, droppedPreviews: 0, ...body }
+    await this.#writer.write(event, eventBytes(event))
+  }
+
+  #release(session: Session): void {
+    if (this.#edits.get(session.id)?.session === session) this.#edits.delete(session.id)
+    this.#endIfDone()
+  }
+
+  /** When nothing can come any more. */
+  #endIfDone(): void {
+    if (this.#edits.size === 0 && (this.#halfClosed || this.#desk.draining)) this.#writer.end()
+  }
+
+  #watchIdleness(): void {
+    const { idleStreamMs } = this.#options
+    clearTimeout(this.#idle)
+    if (idleStreamMs === 0 || this.#writer.over) return
+    this.#idle = setTimeout(() => {
+      if (this.#edits.size > 0) this.#watchIdleness()
+      else this.#writer.end()
+    }, idleStreamMs).unref()
+  }
+
+  #close(): void {
+    clearTimeout(this.#idle)
+    for (const { session, sink } of this.#edits.values()) session.detach(sink)
+    this.#edits.clear()
+  }
+}

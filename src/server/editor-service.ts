@@ -1,0 +1,160 @@
+// The service flexit.v1.Editor: who calls, and which part of the server answers.
+// The protocol is proto/flexit/v1/editor.proto.
+
+import type { Server, ServerUnaryCall, ServerWritableStream, UntypedHandleCall, sendUnaryData } from '@grpc/grpc-js'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { editorService } from '../proto/definition.js'
+import type {
+  AttachRequest,
+  CancelEditRequest,
+  EditEvent,
+  EditSummary,
+  GetEditRequest,
+  ListEditsRequest,
+  ListEditsResponse,
+  RunEditRequest,
+  ServerInfo,
+} from '../proto/messages.js'
+import type { Authenticate } from './auth.js'
+import type { EditDesk } from './edit-desk.js'
+import { type EditCall, serveEditStream } from './edit-stream.js'
+import type { Logger } from './logger.js'
+import type { ServerOptions } from './options.js'
+import type { Sink } from './outbox.js'
+import { toServiceError } from './service-error.js'
+import { type EventCall, Writer } from './writer.js'
+
+export interface EditorSetup {
+  readonly desk: EditDesk
+  readonly authenticate: Authenticate
+  readonly options: ServerOptions
+  readonly logger: Logger
+  /** What GetServerInfo answers, but for `draining`. */
+  readonly info: Omit<ServerInfo, 'draining'>
+}
+
+const usualPageSize = 100
+const maxPageSize = 1000
+
+export class EditorService {
+  readonly #desk: EditDesk
+  readonly #authenticate: Authenticate
+  readonly #options: ServerOptions
+  readonly #logger: Logger
+  readonly #info: Omit<ServerInfo, 'draining'>
+
+  constructor({ desk, authenticate, options, logger, info }: EditorSetup) {
+    this.#desk = desk
+    this.#authenticate = authenticate
+    this.#options = options
+    this.#logger = logger
+    this.#info = info
+  }
+
+  addToServer(server: Server): void {
+    server.addService(editorService, {
+      Edit: this.#stream((call: EditCall, tenant) => serveEditStream(call, tenant, this.#desk, this.#options)),
+      RunEdit: this.#stream((call: ServerWritableStream<RunEditRequest, EditEvent>, tenant) => this.#run(call, tenant)),
+      Attach: this.#stream((call: ServerWritableStream<AttachRequest, EditEvent>, tenant) =>
+        this.#attach(call, tenant),
+      ),
+      CancelEdit: this.#unary((request: CancelEditRequest, tenant) => this.#cancel(request, tenant)),
+      GetEdit: this.#unary(({ editId }: GetEditRequest, tenant) => this.#desk.registry.get(tenant, editId).summary),
+      ListEdits: this.#unary((request: ListEditsRequest, tenant) => this.#list(request, tenant)),
+      GetServerInfo: this.#unary((): ServerInfo => ({ ...this.#info, draining: this.#desk.draining })),
+    })
+  }
+
+  /** Errors of a handler end its call. */
+  #stream(serve: (call: never, tenant: string) => Promise<void>): UntypedHandleCall {
+    const handle = async (call: EventCall) => {
+      try {
+        await serve(call as never, this.#authenticate(call.metadata))
+      } catch (error) {
+        this.#logUnknown(error)
+        call.emit('error', toServiceError(error))
+      }
+    }
+    return ((call: EventCall) => void handle(call)) as UntypedHandleCall
+  }
+
+  #unary(answer: (request: never, tenant: string) => object): UntypedHandleCall {
+    const handle = (call: ServerUnaryCall<never, object>, callback: sendUnaryData<object>) => {
+      try {
+        callback(null, answer(call.request, this.#authenticate(call.metadata)))
+      } catch (error) {
+        this.#logUnknown(error)
+        callback(toServiceError(error))
+      }
+    }
+    return handle as UntypedHandleCall
+  }
+
+  #logUnknown(error: unknown): void {
+    if (!(error instanceof FlexitError)) this.#logger.error({ err: error }, 'a call failed unexpectedly')
+  }
+
+  async #run(call: ServerWritableStream<RunEditRequest, EditEvent>, tenant: string): Promise<void> {
+    const { editId = '', start } = call.request
+    if (start === null) throw invalidArgument('start', 'the request has no start', 'Set it.')
+    const deadlineMs = earlier(start.deadlineMs, timeLeftMs(call))
+    const request = { ...start, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
+    const session = this.#desk.start(tenant, this.#desk.newId(tenant, editId), request)
+    const writer = new Writer(call)
+    const sink = transportSink(writer)
+    session.attach(sink, 0)
+    await writer.closed
+    session.detach(sink)
+  }
+
+  async #attach(call: ServerWritableStream<AttachRequest, EditEvent>, tenant: string): Promise<void> {
+    const { editId, afterSequence = 0 } = call.request
+    const session = this.#desk.registry.get(tenant, editId)
+    const writer = new Writer(call)
+    const stop = session.observe(transportSink(writer), afterSequence)
+    await writer.closed
+    stop()
+  }
+
+  #cancel({ editId, uid }: CancelEditRequest, tenant: string): EditSummary {
+    const session = this.#desk.registry.get(tenant, editId, uid)
+    session.cancel()
+    return session.summary
+  }
+
+  #list({ states = [], pageSize = 0, pageToken = '' }: ListEditsRequest, tenant: string): ListEditsResponse {
+    if (!/^\d{0,15}$/.test(pageToken)) {
+      throw invalidArgument('page_token', 'the page token is not one of ours', 'Leave it empty for the first page.')
+    }
+    const from = Number(pageToken)
+    const all = this.#desk.registry.of(tenant).filter((session) => session.index >= from)
+    const wanted = all.filter(({ status }) => states.length === 0 || states.includes(status))
+    const size = Math.min(pageSize === 0 ? usualPageSize : pageSize, maxPageSize)
+    const next = wanted[size]
+    return {
+      edits: wanted.slice(0, size).map((session) => session.summary),
+      nextPageToken: next === undefined ? '' : String(next.index),
+    }
+  }
+}
+
+/** A stream whose reader cannot acknowledge: what the transport took counts. */
+function transportSink(writer: Writer): Sink {
+  return {
+    acknowledges: true,
+    write: (event, bytes) => writer.write(event, bytes),
+    ended: () => writer.end(),
+    lost: () => writer.end(),
+  }
+}
+
+/** Until the deadline of a call; undefined where it has none. */
+function timeLeftMs(call: ServerWritableStream<RunEditRequest, EditEvent>): number | undefined {
+  const deadline = call.getDeadline()
+  const leftMs = deadline instanceof Date ? deadline.getTime() - Date.now() : deadline - Date.now()
+  return Number.isFinite(leftMs) ? Math.max(Math.round(leftMs), 0) : undefined
+}
+
+function earlier(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined ? b : b === undefined ? a : Math.min(a, b)
+}

@@ -1,0 +1,77 @@
+// A server with everything below it: pack, devices with their threads, scheduler.
+// What `flexit serve` starts.
+
+import { availableParallelism } from 'node:os'
+import { cacheFolder, requirePack } from '../engine/pack/locations.js'
+import { Pack } from '../engine/pack/pack.js'
+import { resolveParameters } from '../engine/parameters.js'
+import { formatDevice, parseDevice } from '../engine/runtime.js'
+import { Scheduler } from '../scheduler/scheduler.js'
+import { WorkerDevice } from '../scheduler/worker-device.js'
+import { createLogger } from './logger.js'
+import { Metrics } from './metrics.js'
+import type { ServerOptions } from './options.js'
+import { schedulerMetrics } from './scheduler-metrics.js'
+import { type RunningServer, startServer } from './server.js'
+
+export interface LaunchedServer extends RunningServer {
+  readonly pack: Pack
+  readonly devices: readonly string[]
+}
+
+/**
+ * Open the pack and the devices, and listen. `drain` closes all of it. Errors: those of `requirePack`,
+ * `WorkerDevice.open` (a device that cannot be used) and `startServer`.
+ */
+export async function launchServer(
+  options: ServerOptions,
+  { version, onProgress }: { readonly version: string; readonly onProgress?: (doing: string) => void },
+): Promise<LaunchedServer> {
+  const { folder } = await requirePack(options.pack)
+  const pack = await Pack.open(folder)
+  const opened: WorkerDevice[] = []
+  try {
+    // One after the other: the first builds the graphs that the others load.
+    for (const name of options.device) opened.push(await openDevice(name, folder, options, onProgress))
+    const logger = createLogger(options.logLevel)
+    const metrics = new Metrics({ version, pack: pack.manifest.name })
+    const devices = opened.map((device) => device.name)
+    const scheduler = new Scheduler({
+      devices: opened,
+      resolve: (given) => resolveParameters(given, pack),
+      observer: schedulerMetrics(metrics, devices, logger),
+    })
+    const handBack = () => scheduler.handBack()
+    const server = await startServer({ scheduler, handBack, pack, options, logger, version, metrics })
+    const drain = async () => {
+      await server.drain()
+      await scheduler.close()
+      pack.close()
+    }
+    return { ...server, pack, devices, drain }
+  } catch (error) {
+    await Promise.all(opened.map((device) => device.close()))
+    pack.close()
+    throw error
+  }
+}
+
+function openDevice(
+  name: string,
+  pack: string,
+  { device, threads }: ServerOptions,
+  onProgress: ((doing: string) => void) | undefined,
+): Promise<WorkerDevice> {
+  const parsed = parseDevice(name)
+  const cpus = device.filter((other) => parseDevice(other).kind === 'cpu').length
+  const share = Math.max(1, Math.floor(availableParallelism() / Math.max(cpus, 1)))
+  return WorkerDevice.open({
+    device: parsed,
+    pack,
+    threads: threads === 0 && cpus > 1 ? share : threads,
+    cacheFolder: cacheFolder(),
+    ...(onProgress === undefined
+      ? {}
+      : { onProgress: (doing: string) => onProgress(`${formatDevice(parsed)}: ${doing}`) }),
+  })
+}

@@ -1,0 +1,83 @@
+// What the server measures, in the words of Prometheus: https://prometheus.io/docs/practices/naming/.
+// No ids in labels. Times are of one monotonic clock. A registry of its own for every server.
+
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+import type { EditStatus } from '../proto/messages.js'
+
+/** From a fast GPU's milliseconds to a CPU's seconds. */
+export const stepBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+/** From a call that is answered at once to an edit of many minutes. */
+const editBuckets = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
+
+export class Metrics {
+  readonly registry = new Registry()
+  readonly edits
+  readonly finished
+  readonly rejected
+  readonly steps
+  readonly queueSeconds
+  readonly firstPreviewSeconds
+  readonly interStepSeconds
+  readonly editSeconds
+  readonly droppedPreviews
+  readonly bufferedBytes
+  readonly callsStarted
+  readonly callsHandled
+  readonly callSeconds
+
+  constructor(build: { readonly version: string; readonly pack: string }) {
+    const registers = [this.registry]
+    const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+      new Counter({ name, help, labelNames, registers })
+    const histogram = <L extends string>(
+      name: string,
+      help: string,
+      buckets: number[],
+      labelNames: readonly L[] = [],
+    ) => new Histogram({ name, help, buckets, labelNames, registers })
+    const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+      new Gauge({ name, help, labelNames, registers })
+
+    collectDefaultMetrics({ register: this.registry })
+    this.edits = gauge('flexit_edits', 'Edits that have not ended.', ['state'])
+    this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome'])
+    this.rejected = counter('flexit_edits_rejected_total', 'Edits that were not admitted.', ['reason'])
+    this.steps = counter('flexit_steps_total', 'Steps taken.')
+    this.queueSeconds = histogram('flexit_queue_seconds', 'From admission to the first step.', editBuckets)
+    this.firstPreviewSeconds = histogram(
+      'flexit_first_preview_seconds',
+      'From admission to the first preview that was encoded.',
+      editBuckets,
+    )
+    this.interStepSeconds = histogram('flexit_inter_step_seconds', 'Between two steps of an edit.', stepBuckets)
+    this.editSeconds = histogram('flexit_edit_seconds', 'From admission to the end.', editBuckets, ['outcome'])
+    this.droppedPreviews = counter('flexit_dropped_previews_total', 'Previews left out for readers that were behind.')
+    this.bufferedBytes = gauge('flexit_buffered_bytes', 'Events that were not acknowledged, over all edits.')
+    const labels = ['grpc_method', 'grpc_type'] as const
+    this.callsStarted = counter('flexit_grpc_started_total', 'Calls started.', labels)
+    this.callsHandled = counter('flexit_grpc_handled_total', 'Calls ended.', [...labels, 'grpc_code'])
+    this.callSeconds = histogram('flexit_grpc_handling_seconds', 'Duration of calls.', editBuckets, labels)
+    gauge('flexit_build_info', 'Always 1; the labels tell what runs.', ['version', 'pack', 'node']).set(
+      { ...build, node: process.version },
+      1,
+    )
+    for (const state of ['pending', 'running', 'paused']) this.edits.set({ state }, 0)
+    for (const outcome of ['completed', 'cancelled', 'failed', 'handed_back']) this.finished.inc({ outcome }, 0)
+  }
+
+  /** An edit went from one state into another; `undefined` is before its admission. */
+  moved(from: EditStatus | undefined, to: EditStatus): void {
+    if (from !== undefined) this.edits.dec({ state: label(from) })
+    if (isOver(to)) this.finished.inc({ outcome: label(to) })
+    else this.edits.inc({ state: label(to) })
+  }
+}
+
+export function isOver(status: EditStatus): boolean {
+  return !['EDIT_STATUS_PENDING', 'EDIT_STATUS_RUNNING', 'EDIT_STATUS_PAUSED'].includes(status)
+}
+
+/** `EDIT_STATUS_HANDED_BACK` → `handed_back`. */
+export function label(status: EditStatus): string {
+  return status.replace('EDIT_STATUS_', '').toLowerCase()
+}

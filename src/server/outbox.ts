@@ -1,0 +1,197 @@
+// The events of one edit on their way to one reader: credit, and what is left out when the reader is behind.
+// The rules are those of StreamOptions.window_bytes in proto/flexit/v1/editor.proto.
+
+import type { EditEvent } from '../proto/messages.js'
+
+/** An event of an edit. Its number never changes; whether it still has its pictures may. */
+export interface EditMessage {
+  readonly sequence: number
+  /** What always arrives. */
+  readonly bare: EditEvent
+  /** What may be left out of it; made when it is first wanted. Never rejects. */
+  readonly pictures?: { readonly event: () => Promise<EditEvent>; readonly estimatedBytes: number }
+  readonly terminal: boolean
+}
+
+/** Where events go: a stream. `write` resolves when the next may come, and also once the stream is gone. */
+export interface Sink {
+  write(event: EditEvent, bytes: number): Promise<void>
+  /** What was written counts as acknowledged. */
+  readonly acknowledges: boolean
+  /** The terminal event was written. */
+  ended(): void
+  /** Another reader has taken the events over. */
+  lost(): void
+}
+
+interface Entry {
+  readonly message: EditMessage
+  bytes: number
+  /** Has, or keeps, no pictures. */
+  stripped: boolean
+}
+
+export interface OutboxEvents {
+  onBytes(change: number): void
+  onDropped(): void
+  /** Something was acknowledged. */
+  onCredit(): void
+}
+
+const overheadBytes = 128
+
+/** What an event counts for: its arrays, and a constant for the rest. */
+export function eventBytes({ step, completed, cancelled, failed, handedBack }: EditEvent): number {
+  const state = handedBack?.state
+  const point = (step ?? completed ?? cancelled ?? failed)?.resumePoint ?? state?.resumePoint
+  const arrays = [step?.preview?.data, completed?.picture?.data, point?.latent?.data, state?.image]
+  return arrays.reduce((sum, array) => sum + (array?.length ?? 0), overheadBytes)
+}
+
+export class Outbox {
+  readonly #windowBytes: number
+  readonly #events: OutboxEvents
+  /** What was not acknowledged, oldest first; of these the first `#sent` went to the present reader. */
+  readonly #entries: Entry[] = []
+  #sent = 0
+  #sentBytes = 0
+  #bytes = 0
+  #dropped = 0
+  #lastSent = 0
+  #ended = false
+  #pumping = false
+  #encoding: Entry | undefined
+  #sink: Sink | undefined
+
+  constructor(windowBytes: number, events: OutboxEvents) {
+    this.#windowBytes = windowBytes
+    this.#events = events
+  }
+
+  /** Whether more than the window was not acknowledged. */
+  get behind(): boolean {
+    return this.#bytes >= this.#windowBytes
+  }
+
+  /** Of all events that were not acknowledged. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  get sink(): Sink | undefined {
+    return this.#sink
+  }
+
+  push(message: EditMessage): void {
+    const bytes = eventBytes(message.bare) + (message.pictures?.estimatedBytes ?? 0)
+    this.#entries.push({ message, bytes, stripped: message.pictures === undefined })
+    this.#resize(bytes)
+    this.#ended ||= message.terminal
+    this.#strip()
+    void this.#pump()
+  }
+
+  /** Everything up to `sequence` arrived; numbers that were not sent yet do not count. */
+  acknowledge(sequence: number): void {
+    this.#forget(Math.min(sequence, this.#lastSent))
+    void this.#pump()
+  }
+
+  /** Send to `sink` from the event after `afterSequence` on; another reader hears no more. */
+  attach(sink: Sink, afterSequence: number): void {
+    const before = this.#sink
+    this.#sink = sink
+    if (before !== sink) before?.lost()
+    this.#forget(Math.min(afterSequence, this.#lastSent))
+    this.#rewind()
+    void this.#pump()
+  }
+
+  /** The reader is gone. What it did not acknowledge is kept for the next one. */
+  detach(): void {
+    this.#sink = undefined
+    this.#rewind()
+  }
+
+  /** Forget everything. */
+  clear(): void {
+    this.detach()
+    this.#entries.length = 0
+    this.#resize(-this.#bytes)
+  }
+
+  #rewind(): void {
+    this.#sent = 0
+    this.#sentBytes = 0
+  }
+
+  #forget(sequence: number): void {
+    let credit = false
+    for (let entry = this.#entries[0]; entry !== undefined; entry = this.#entries[0]) {
+      if (entry.message.sequence > sequence) break
+      this.#entries.shift()
+      if (this.#sent > 0) {
+        this.#sent -= 1
+        this.#sentBytes -= entry.bytes
+      }
+      this.#resize(-entry.bytes)
+      credit = true
+    }
+    if (credit) this.#events.onCredit()
+  }
+
+  /** Past the window only the newest event keeps its pictures. */
+  #strip(): void {
+    for (const entry of this.#entries.slice(this.#sent, -1)) {
+      if (this.#bytes <= this.#windowBytes) return
+      if (entry.stripped || entry === this.#encoding) continue
+      this.#weigh(entry, entry.message.bare)
+      entry.stripped = true
+      this.#dropped += 1
+      this.#events.onDropped()
+    }
+  }
+
+  async #pump(): Promise<void> {
+    if (this.#pumping) return
+    this.#pumping = true
+    try {
+      for (let next = this.#next(); next !== undefined; next = this.#next()) await this.#send(next.sink, next.entry)
+    } finally {
+      this.#pumping = false
+    }
+  }
+
+  /** What may be sent now. The end of an edit needs no credit, nor does what stands before it. */
+  #next(): { sink: Sink; entry: Entry } | undefined {
+    const entry = this.#entries[this.#sent]
+    if (this.#sink === undefined || entry === undefined) return undefined
+    return this.#ended || this.#sentBytes < this.#windowBytes ? { sink: this.#sink, entry } : undefined
+  }
+
+  async #send(sink: Sink, entry: Entry): Promise<void> {
+    const { message } = entry
+    this.#encoding = entry
+    const event = entry.stripped ? message.bare : await message.pictures!.event()
+    this.#encoding = undefined
+    if (sink !== this.#sink || entry !== this.#entries[this.#sent]) return
+    this.#weigh(entry, event)
+    this.#sent += 1
+    this.#sentBytes += entry.bytes
+    this.#lastSent = Math.max(this.#lastSent, message.sequence)
+    await sink.write({ ...event, droppedPreviews: this.#dropped }, entry.bytes)
+    if (sink.acknowledges) this.acknowledge(message.sequence)
+    if (message.terminal) sink.ended()
+  }
+
+  #weigh(entry: Entry, event: EditEvent): void {
+    const bytes = eventBytes(event)
+    this.#resize(bytes - entry.bytes)
+    entry.bytes = bytes
+  }
+
+  #resize(change: number): void {
+    this.#bytes += change
+    this.#events.onBytes(change)
+  }
+}

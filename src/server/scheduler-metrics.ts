@@ -1,0 +1,58 @@
+// What the scheduler tells of devices and batches, in the words of Prometheus.
+// The mean batch is flexit_samples_total / flexit_executions_total; a device's occupancy the rate of its busy seconds.
+
+import { Counter, Gauge, Histogram } from 'prom-client'
+import type { SchedulerObserver } from '../scheduler/observer.js'
+import type { Logger } from './logger.js'
+import { type Metrics, stepBuckets } from './metrics.js'
+
+const batchBuckets = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
+
+/** An observer that counts into the registry of `metrics` and logs what went wrong. */
+export function schedulerMetrics({ registry }: Metrics, devices: readonly string[], logger: Logger): SchedulerObserver {
+  const registers = [registry]
+  const labelNames = ['device'] as const
+  const counter = (name: string, help: string) => new Counter({ name, help, labelNames, registers })
+  const histogram = (name: string, help: string, buckets: number[]) =>
+    new Histogram({ name, help, buckets, labelNames, registers })
+  const executions = counter('flexit_executions_total', 'Batches run.')
+  const samples = counter('flexit_samples_total', 'Steps of edits in batches that were run.')
+  const wasted = counter('flexit_wasted_steps_total', 'Steps thrown away, of edits cancelled or accepted meanwhile.')
+  const busy = counter('flexit_device_busy_seconds_total', 'Time in batches and preparations.')
+  const restarts = counter('flexit_worker_restarts_total', 'Workers that crashed or hung and were replaced.')
+  const outOfMemory = counter('flexit_out_of_memory_total', 'Batches that did not fit into memory.')
+  const stepSeconds = histogram('flexit_step_seconds', 'Duration of a batch.', stepBuckets)
+  const batchSize = histogram('flexit_batch_size', 'Edits in a batch.', batchBuckets)
+  const cancelSeconds = new Histogram({
+    name: 'flexit_cancel_to_freed_seconds',
+    help: 'From a cancel until its edit is in no batch any more.',
+    buckets: stepBuckets,
+    registers,
+  })
+  const up = new Gauge({ name: 'flexit_device_up', help: '0: kept failing, used no more.', labelNames, registers })
+  for (const device of devices) up.set({ device }, 1)
+
+  return {
+    onStep: ({ device, samples: size, wasted: lost, stepMs, prepareMs }) => {
+      executions.inc({ device })
+      samples.inc({ device }, size)
+      wasted.inc({ device }, lost)
+      busy.inc({ device }, (stepMs + prepareMs) / 1000)
+      stepSeconds.observe({ device }, stepMs / 1000)
+      batchSize.observe({ device }, size)
+    },
+    onFreed: ({ cancelToFreedMs }) => cancelSeconds.observe(cancelToFreedMs / 1000),
+    onWorkerLost: ({ device, error }) => {
+      restarts.inc({ device })
+      logger.error({ device, err: error }, 'a worker was lost and is replaced')
+    },
+    onOutOfMemory: ({ device, samples: size }) => {
+      outOfMemory.inc({ device })
+      logger.warn({ device, samples: size }, 'a batch did not fit into memory')
+    },
+    onDeviceOut: ({ device, error }) => {
+      up.set({ device }, 0)
+      logger.error({ device, err: error }, 'a device kept failing and is used no more')
+    },
+  }
+}

@@ -1,0 +1,400 @@
+// One edit as its clients see it: its events in order, who reads them, what they may ask of it.
+// The protocol is proto/flexit/v1/editor.proto; steps are the scheduler's (src/scheduler/api.ts).
+
+import { randomUUID } from 'node:crypto'
+import { encodePicture } from '../engine/encode.js'
+import type { EditState, StepReport } from '../engine/edit.js'
+import { FlexitError } from '../engine/errors.js'
+import type { Picture } from '../engine/picture.js'
+import { encodeLatent, encodeParameters } from '../proto/codec.js'
+import type { EditEvent, EditStatus, EditSummary, EventBody, PictureFile, ResumePoint } from '../proto/messages.js'
+import { WireError, toStatus } from '../proto/status.js'
+import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/api.js'
+import type { Logger } from './logger.js'
+import { type Metrics, isOver, label } from './metrics.js'
+import { type EditMessage, Outbox, type OutboxEvents, type Sink, eventBytes } from './outbox.js'
+import { type PictureWish, type StartPlan, formatName } from './start-request.js'
+
+export interface SessionSetup {
+  readonly id: string
+  /** Of all edits of the server, counted from 0. */
+  readonly index: number
+  readonly tenant: string
+  readonly plan: StartPlan
+  readonly scheduler: SchedulerApi
+  readonly metrics: Metrics
+  readonly logger: Logger
+  readonly disconnectGraceMs: number
+  /** Called once, when the edit has ended and its last event is on its way. */
+  readonly onEnd: (session: Session) => void
+}
+
+const seconds = (fromMs: number) => (performance.now() - fromMs) / 1000
+
+export class Session {
+  readonly id: string
+  readonly tenant: string
+  readonly index: number
+  readonly uid = randomUUID()
+  /** Resolves when the scheduler has the edit; with undefined where it ended before. */
+  readonly submitted: Promise<RunningEdit | undefined>
+  readonly #setup: SessionSetup
+  readonly #logger: Logger
+  readonly #createTimeMs = Date.now()
+  readonly #admittedMs = performance.now()
+  readonly #reader: Outbox
+  readonly #observers = new Set<Outbox>()
+  /** What an observer hears first: of steps only the last. */
+  readonly #history: EditMessage[] = []
+  #lastStep: EditMessage | undefined
+  #sequence = 0
+  #status: EditStatus = 'EDIT_STATUS_PENDING'
+  #paused = false
+  #ending = false
+  #forgotten = false
+  #step: number
+  #startedMs: number | undefined
+  #steppedMs: number | undefined
+  #cancelled = false
+  #stepsTaken = 0
+  #previewed = false
+  /** Set when the deadline has passed. */
+  #overdue: WireError | undefined
+  #running: RunningEdit | undefined
+  #grace: NodeJS.Timeout | undefined
+  #deadline: NodeJS.Timeout | undefined
+
+  /** Takes `ticket` over. The first event, `accepted`, is there when this returns. */
+  constructor(setup: SessionSetup, ticket: Ticket, firstStep: number) {
+    const { id, index, tenant, plan, metrics, logger } = setup
+    this.id = id
+    this.index = index
+    this.tenant = tenant
+    this.#setup = setup
+    this.#step = firstStep
+    this.#logger = logger.child({ editId: id, uid: this.uid, tenant })
+    this.#reader = this.#outbox({ onCredit: () => this.#hold() })
+    metrics.moved(undefined, this.#status)
+    const { position, estimatedStartMs, estimatedDurationMs } = ticket
+    const parameters = encodeParameters(plan.parameters)
+    this.#tell({
+      accepted: {
+        uid: this.uid,
+        position,
+        ...(estimatedStartMs === undefined ? {} : { estimatedStartMs: Math.round(estimatedStartMs) }),
+        ...(estimatedDurationMs === undefined ? {} : { estimatedDurationMs: Math.round(estimatedDurationMs) }),
+        parameters,
+      },
+    })
+    this.#logger.info({ position, steps: plan.steps, priority: plan.priority }, 'edit accepted')
+    if (plan.deadlineMs !== undefined) this.#limitTime(plan.deadlineMs)
+    this.submitted = this.#submit(ticket)
+  }
+
+  get status(): EditStatus {
+    return this.#status
+  }
+
+  get over(): boolean {
+    return isOver(this.#status)
+  }
+
+  get summary(): EditSummary {
+    const { id: editId, uid } = this
+    const { steps } = this.#running?.state.parameters ?? this.#setup.plan.parameters
+    const counters = { step: this.#step, steps, sequence: this.#sequence, createTimeMs: this.#createTimeMs }
+    return { editId, uid, status: this.#status, ...counters }
+  }
+
+  /** Stop at the next step. Does nothing after the end. */
+  cancel(): void {
+    if (this.#ending) return
+    this.#cancelled = true
+    this.#running?.cancel()
+  }
+
+  async accept(step?: number): Promise<void> {
+    const edit = await this.submitted
+    if (!this.#ending) edit?.accept(step)
+  }
+
+  async pause(paused: boolean): Promise<void> {
+    const edit = await this.submitted
+    if (edit === undefined || this.#ending) return
+    if (paused) edit.pause()
+    else edit.resume()
+    this.#paused = paused
+    this.#move(paused ? 'EDIT_STATUS_PAUSED' : this.#started ? 'EDIT_STATUS_RUNNING' : 'EDIT_STATUS_PENDING')
+  }
+
+  /** Errors: INVALID_ARGUMENT, with the edit unchanged. */
+  async update(change: Parameters<RunningEdit['update']>[0]): Promise<void> {
+    const edit = await this.submitted
+    if (edit === undefined || this.#ending) return
+    edit.update(change)
+    const { target: targetText, parameters } = edit.state
+    this.#tell({ updated: { targetText, parameters: encodeParameters(parameters) } })
+  }
+
+  /** Events up to `sequence` arrived at the reader. */
+  acknowledge(sequence: number): void {
+    this.#reader.acknowledge(sequence)
+  }
+
+  /** Let `sink` be the reader, from the event after `afterSequence` on. */
+  attach(sink: Sink, afterSequence: number): void {
+    clearTimeout(this.#grace)
+    this.#reader.attach(sink, afterSequence)
+  }
+
+  /** The reader's stream is gone. Its edit goes on for the grace, or to its end where that was asked for. */
+  detach(sink: Sink): void {
+    if (this.#reader.sink !== sink) return
+    this.#reader.detach()
+    if (this.#forgotten) this.#reader.clear()
+    if (this.#ending || this.#setup.plan.runOn) return
+    this.#logger.info('reader disconnected')
+    this.#grace = setTimeout(() => this.cancel(), this.#setup.disconnectGraceMs).unref()
+  }
+
+  /** Send events after `afterSequence` to `sink` as well. Returns how to stop. */
+  observe(sink: Sink, afterSequence: number): () => void {
+    const outbox = this.#outbox({ onCredit: () => undefined })
+    const past = [...this.#history, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
+    const inOrder = past.sort((a, b) => a.sequence - b.sequence)
+    for (const message of inOrder) if (message.sequence > afterSequence) outbox.push(message)
+    this.#observers.add(outbox)
+    outbox.attach(sink, afterSequence)
+    return () => {
+      this.#observers.delete(outbox)
+      outbox.clear()
+    }
+  }
+
+  /** What the edit holds in memory for its readers. */
+  get bytes(): number {
+    return this.#reader.bytes + this.#history.reduce((sum, { bare }) => sum + eventBytes(bare), 0)
+  }
+
+  /** Keep nothing for readers to come; the present one still gets everything. */
+  forget(): void {
+    this.#forgotten = true
+    if (this.#reader.sink === undefined) this.#reader.clear()
+  }
+
+  get #started(): boolean {
+    return this.#startedMs !== undefined
+  }
+
+  async #submit(ticket: Ticket): Promise<RunningEdit | undefined> {
+    const { plan, scheduler } = this.#setup
+    try {
+      const state = await plan.state()
+      if (this.#cancelled) throw new FlexitError({ code: 'CANCELLED', message: 'cancelled' })
+      // A listener may be called before `submit` has returned.
+      const edit = scheduler.submit(ticket, state, {
+        onStarted: (warnings) => this.#onStarted(warnings),
+        onWarnings: (warnings) => this.#warn(warnings),
+        onStep: (report, after) => this.#onStep(report, after),
+        onEnd: (outcome) => void this.#onEnd(outcome),
+      })
+      this.#running = edit
+      return edit
+    } catch (error) {
+      ticket.release()
+      const cancelled = error instanceof FlexitError && error.code === 'CANCELLED'
+      if (cancelled) this.#endCancelled({})
+      else this.#end('EDIT_STATUS_FAILED', { failed: { status: this.#describe(error) } })
+      return undefined
+    }
+  }
+
+  #onStarted(warnings: readonly string[]): void {
+    this.#startedMs = performance.now()
+    this.#setup.metrics.queueSeconds.observe(seconds(this.#admittedMs))
+    if (!this.#paused) this.#move('EDIT_STATUS_RUNNING')
+    this.#tell({ started: {} })
+    this.#warn(warnings)
+  }
+
+  #warn(warnings: readonly string[]): void {
+    for (const message of warnings) this.#tell({ warning: { message } })
+  }
+
+  #onStep(report: StepReport, after: EditState): void {
+    const { metrics, plan } = this.#setup
+    const { stepEvery, previewEvery, latentEvery, lossless, preview } = plan.stream
+    metrics.steps.inc()
+    if (this.#steppedMs !== undefined) metrics.interStepSeconds.observe(seconds(this.#steppedMs))
+    this.#steppedMs = performance.now()
+    this.#step = after.step
+    this.#stepsTaken += 1
+    const { step, losses, similaritySource, similarityTarget } = report
+    const due = (every: number) => every > 0 && step % every === 0
+    const hasLatent = due(latentEvery) && after.z !== undefined
+    const hasPreview = due(previewEvery)
+    if (!due(stepEvery) && !hasLatent && !hasPreview) return
+
+    const latent = hasLatent ? { resumePoint: this.#point(after) } : {}
+    const bare = { step, losses, similaritySource, similarityTarget, ...(lossless ? latent : {}) }
+    if (!hasPreview && (lossless || !hasLatent)) this.#tell({ step: bare })
+    else {
+      const whole = async () => {
+        const picture = hasPreview ? { preview: await this.#preview(report.preview, preview) } : {}
+        return { step: { ...bare, ...latent, ...picture } }
+      }
+      const estimatedBytes = hasPreview ? report.preview.data.length : after.z!.byteLength
+      this.#tell({ step: bare }, { whole, estimatedBytes })
+    }
+    this.#hold()
+  }
+
+  async #preview(picture: Picture, wish: PictureWish): Promise<PictureFile | null> {
+    try {
+      const file = await encode(picture, wish)
+      if (!this.#previewed) this.#setup.metrics.firstPreviewSeconds.observe(seconds(this.#admittedMs))
+      this.#previewed = true
+      return file
+    } catch (error) {
+      this.#logger.error({ err: error }, 'a preview could not be encoded')
+      return null
+    }
+  }
+
+  async #onEnd(outcome: Outcome): Promise<void> {
+    const { state } = outcome
+    this.#ending = true
+    this.#step = state.step
+    try {
+      switch (outcome.kind) {
+        case 'completed': {
+          const picture = await encode(outcome.picture, this.#setup.plan.stream.result)
+          this.#end('EDIT_STATUS_COMPLETED', {
+            completed: { picture, resumePoint: this.#point(state, true), statistics: this.#statistics() },
+          })
+          return
+        }
+        case 'cancelled':
+          this.#endCancelled({ resumePoint: this.#point(state, true) })
+          return
+        case 'failed': {
+          const status = this.#describe(outcome.error)
+          this.#end('EDIT_STATUS_FAILED', { failed: { status, resumePoint: this.#point(state, true) } })
+          return
+        }
+        case 'handed-back': {
+          const image = await encodePicture(state.picture, { format: 'png' })
+          const { source: sourceText, target: targetText } = state
+          const parameters = encodeParameters(state.parameters)
+          const handedBack = { image, sourceText, targetText, parameters, resumePoint: this.#point(state, true) }
+          this.#end('EDIT_STATUS_HANDED_BACK', { handedBack: { state: handedBack } })
+        }
+      }
+    } catch (error) {
+      this.#end('EDIT_STATUS_FAILED', {
+        failed: { status: this.#describe(error), resumePoint: this.#point(state, true) },
+      })
+    }
+  }
+
+  #endCancelled(cancelled: NonNullable<EventBody['cancelled']>): void {
+    if (this.#overdue === undefined) this.#end('EDIT_STATUS_CANCELLED', { cancelled })
+    else this.#end('EDIT_STATUS_FAILED', { failed: { status: toStatus(this.#overdue), ...cancelled } })
+  }
+
+  #end(status: EditStatus, event: EventBody): void {
+    const { metrics, onEnd } = this.#setup
+    this.#ending = true
+    clearTimeout(this.#grace)
+    clearTimeout(this.#deadline)
+    const outcome = label(status)
+    metrics.editSeconds.observe({ outcome }, seconds(this.#admittedMs))
+    this.#move(status)
+    this.#tell(event, undefined, true)
+    this.#logger.info({ outcome, step: this.#step, ...this.#statistics() }, 'edit ended')
+    onEnd(this)
+  }
+
+  #move(status: EditStatus): void {
+    if (status !== this.#status) this.#setup.metrics.moved(this.#status, status)
+    this.#status = status
+  }
+
+  #tell(
+    body: EventBody,
+    pictures?: { readonly whole: () => Promise<EventBody>; readonly estimatedBytes: number },
+    terminal = false,
+  ): void {
+    this.#sequence += 1
+    const head = { editId: this.id, sequence: this.#sequence, droppedPreviews: 0 }
+    const bare: EditEvent = { ...head, ...body }
+    let made: Promise<EditEvent> | undefined
+    const message: EditMessage = {
+      sequence: this.#sequence,
+      bare,
+      terminal,
+      ...(pictures === undefined
+        ? {}
+        : {
+            pictures: {
+              event: () => (made ??= pictures.whole().then((whole) => ({ ...head, ...whole }))),
+              estimatedBytes: pictures.estimatedBytes,
+            },
+          }),
+    }
+    if (body.step === undefined) this.#history.push(message)
+    else this.#lastStep = message
+    this.#reader.push(message)
+    for (const outbox of this.#observers) if (terminal || !outbox.behind) outbox.push(message)
+  }
+
+  /** Lossless latents make the edit wait for its reader. */
+  #hold(): void {
+    if (this.#setup.plan.stream.lossless) this.#running?.hold(this.#reader.behind)
+  }
+
+  #limitTime(deadlineMs: number): void {
+    const onDeadline = () => {
+      const message = `the edit did not end within its ${deadlineMs} ms`
+      this.#overdue = new WireError({
+        code: 'DEADLINE_EXCEEDED',
+        message,
+        cure: 'Allow more time, or take fewer steps.',
+      })
+      this.cancel()
+    }
+    // Longer ones would overflow to now; nobody waits that long.
+    this.#deadline = setTimeout(onDeadline, Math.min(deadlineMs, 2 ** 31 - 1)).unref()
+  }
+
+  #outbox({ onCredit }: Pick<OutboxEvents, 'onCredit'>): Outbox {
+    const { metrics, plan } = this.#setup
+    return new Outbox(plan.stream.windowBytes, {
+      onBytes: (change) => metrics.bufferedBytes.inc(change),
+      onDropped: () => metrics.droppedPreviews.inc(),
+      onCredit,
+    })
+  }
+
+  /** Where an edit can go on: always float32 at its end. */
+  #point({ pack, step, z }: EditState, exact = false): ResumePoint {
+    const { shape, stream } = this.#setup.plan
+    const type = exact ? 'NUMBER_TYPE_FLOAT32' : stream.latentType
+    return { step, packDigest: pack, ...(z === undefined ? {} : { latent: encodeLatent(z, shape, type) }) }
+  }
+
+  #statistics() {
+    const startedMs = this.#startedMs ?? performance.now()
+    const queueMs = Math.round(startedMs - this.#admittedMs)
+    return { steps: this.#stepsTaken, queueMs, runMs: Math.round(performance.now() - startedMs) }
+  }
+
+  #describe(error: unknown) {
+    if (!(error instanceof FlexitError) || error.code === 'INTERNAL') this.#logger.error({ err: error }, 'edit failed')
+    return toStatus(error)
+  }
+}
+
+async function encode(picture: Picture, { format, ...options }: PictureWish): Promise<PictureFile> {
+  return { format: formatName(format), data: await encodePicture(picture, { format, ...options }) }
+}

@@ -1,0 +1,197 @@
+// A wish to start an edit, checked and with its defaults: everything that can be known before its picture is decoded.
+// The rules are those of StartEdit in proto/flexit/v1/editor.proto.
+
+import type { EditState } from '../engine/edit.js'
+import type { PictureFormat } from '../engine/encode.js'
+import { invalidArgument } from '../engine/errors.js'
+import type { Pack } from '../engine/pack/pack.js'
+import { type EditParameters, checkText, resolveParameters } from '../engine/parameters.js'
+import { readPicture } from '../engine/picture.js'
+import { variableShape } from '../engine/step-graph.js'
+import { decodeLatent, decodeParameters, named } from '../proto/codec.js'
+import type { NumberType, Parameters, PictureOptions, StartEdit } from '../proto/messages.js'
+import { WireError } from '../proto/status.js'
+import type { Priority } from '../scheduler/api.js'
+import type { ServerOptions } from './options.js'
+
+export interface PictureWish {
+  readonly format: PictureFormat
+  readonly quality?: number
+  readonly size?: number
+}
+
+/** What is sent of an edit. 0 of `…Every`: nothing. */
+export interface StreamWish {
+  readonly stepEvery: number
+  readonly previewEvery: number
+  readonly preview: PictureWish
+  readonly latentEvery: number
+  readonly latentType: NumberType
+  readonly lossless: boolean
+  readonly result: PictureWish
+  readonly windowBytes: number
+}
+
+export interface StartPlan {
+  readonly parameters: EditParameters
+  readonly stream: StreamWish
+  readonly priority: Priority
+  readonly deadlineMs: number | undefined
+  readonly runOn: boolean
+  /** Bytes that the request holds until its edit starts. */
+  readonly bytes: number
+  readonly firstStep: number
+  /** Steps that are left to take. */
+  readonly steps: number
+  /** [C, h, w] of the latent. */
+  readonly shape: readonly number[]
+  /** Decode the picture and put the state together. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED. */
+  readonly state: () => Promise<EditState>
+}
+
+const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
+const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
+const numberTypes = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
+const leastWindowBytes = 64 * 1024
+const usualWindowBytes = 4 * 1024 ** 2
+
+/** Check a request. Errors: INVALID_ARGUMENT (naming the field), NOT_FOUND (another pack). */
+export function planStart(request: StartEdit, pack: Pack, options: ServerOptions): StartPlan {
+  const { image, sourceText, targetText, resumeFrom } = request
+  checkPack(request.pack, pack)
+  if (image.length === 0)
+    throw invalidArgument('image', 'the request has no image', 'Send the bytes of a picture file.')
+  if (image.length > options.maxImageBytes) {
+    const message = `the image has ${image.length} bytes, at most ${options.maxImageBytes} are taken`
+    throw invalidArgument('image', message, 'Send it smaller: the networks see a few hundred pixels.')
+  }
+  checkLength(sourceText, 'source', options)
+  checkLength(targetText, 'target', options)
+  const parameters = resolveParameters(decodeParameters(request.parameters), pack)
+  checkSteps(parameters, options)
+  const stream = streamWish(request.stream, options)
+  if (request.runOn === true && stream.lossless) {
+    const cure = 'Leave one of them out: without a reader, lossless latents would make the edit wait for ever.'
+    throw invalidArgument('run_on', 'run_on cannot be together with lossless latents', cure)
+  }
+
+  const shape = variableShape(pack, parameters.space)
+  const step = resumeFrom?.step ?? 0
+  const z = resumeFrom?.latent == null ? undefined : resumeLatent(resumeFrom.latent, shape)
+  if (step > 0 && z === undefined) {
+    throw invalidArgument('resume_from.latent', 'resume_from has a step but no latent', 'Send both, or none.')
+  }
+  if (step > parameters.steps) {
+    const message = `resume_from.step is ${step}, but the edit has ${parameters.steps} steps`
+    throw invalidArgument('resume_from.step', message, 'Ask for at least as many steps as were taken.')
+  }
+  const digest = resumeFrom?.packDigest ?? ''
+  if (digest !== '' && digest !== pack.digest) {
+    const message = `the state belongs to another pack, or to another version of ${pack.manifest.name}`
+    throw invalidArgument('resume_from.pack_digest', message, 'Resume it on a server with the pack that made it.')
+  }
+  const { size, background } = pack.manifest.image
+  return {
+    parameters,
+    stream,
+    priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
+    deadlineMs: request.deadlineMs,
+    runOn: request.runOn ?? false,
+    bytes: image.length + (z?.byteLength ?? 0),
+    firstStep: step,
+    steps: parameters.steps - step,
+    shape,
+    state: async () => {
+      const { maxImageBytes, maxImagePixels } = options
+      const limits = { maxBytes: maxImageBytes, maxPixels: maxImagePixels, svg: false }
+      const picture = await readPicture(image, { height: size, width: size, background, ...limits })
+      return { pack: pack.digest, parameters, source: sourceText, target: targetText, picture, step, z }
+    },
+  }
+}
+
+/** The change that an update asks for. Errors: INVALID_ARGUMENT. */
+export function planUpdate(
+  targetText: string | undefined,
+  parameters: Parameters | null | undefined,
+  options: ServerOptions,
+): { target?: string; parameters?: Partial<EditParameters> } {
+  if (targetText !== undefined) checkLength(targetText, 'target', options)
+  const given = decodeParameters(parameters)
+  checkSteps(given, options)
+  return { ...(targetText === undefined ? {} : { target: targetText }), parameters: given }
+}
+
+function checkPack(name: string | undefined, pack: Pack): void {
+  if (name === undefined || name === '' || name === pack.manifest.name) return
+  throw new WireError({
+    code: 'NOT_FOUND',
+    message: `the pack "${name}" is not served here`,
+    cure: `Use ${pack.manifest.name}, or leave it out.`,
+    field: 'pack',
+    resource: { type: 'pack', name },
+  })
+}
+
+function checkLength(text: string, field: 'source' | 'target', { maxTextLength }: ServerOptions): void {
+  checkText(text, field)
+  if (text.length <= maxTextLength) return
+  const message = `the ${field} text has ${text.length} characters, at most ${maxTextLength} are taken`
+  throw invalidArgument(field, message, 'Shorten it: CLIP reads a sentence or two.')
+}
+
+function checkSteps({ steps = 0 }: Partial<EditParameters>, { maxSteps }: ServerOptions): void {
+  if (steps <= maxSteps) return
+  throw invalidArgument('steps', `steps is ${steps}, at most ${maxSteps} are taken here`, `Use 1 to ${maxSteps}.`)
+}
+
+function resumeLatent(latent: NonNullable<NonNullable<StartEdit['resumeFrom']>['latent']>, shape: readonly number[]) {
+  const field = 'resume_from.latent'
+  if (latent.type === 'NUMBER_TYPE_FLOAT16') {
+    throw invalidArgument(field, 'a float16 latent has lost digits that the next step needs', 'Resume from a float32.')
+  }
+  if (latent.shape.join() !== shape.join()) {
+    const said = `${latent.shape.slice(0, 8).join(' × ') || 'no shape'}, expected ${shape.join(' × ')}`
+    throw invalidArgument(field, `the latent is ${said}`, 'Resume it with the pack and the space that made it.')
+  }
+  const z = decodeLatent(latent)
+  if (z.every(Number.isFinite)) return z
+  throw invalidArgument(field, 'the latent has values that are not finite', 'Resume from an earlier one.')
+}
+
+function streamWish(wish: StartEdit['stream'], { maxWindowBytes }: ServerOptions): StreamWish {
+  const { stepEvery = 1, previews, latents, result, windowBytes } = wish ?? {}
+  const usual = Math.min(usualWindowBytes, maxWindowBytes)
+  return {
+    stepEvery,
+    previewEvery: every('previews', previews),
+    preview: pictureWish('stream.previews.picture', previews?.picture, 'webp'),
+    latentEvery: every('latents', latents),
+    latentType: numberTypes[named('type', numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latents?.type) ?? 'float32'],
+    lossless: latents?.lossless ?? false,
+    result: pictureWish('stream.result', result, 'png'),
+    windowBytes: between('stream.window_bytes', windowBytes ?? usual, leastWindowBytes, maxWindowBytes),
+  }
+}
+
+function every(what: string, wish: { every?: number | undefined } | null | undefined): number {
+  return wish == null ? 0 : between(`stream.${what}.every`, wish.every ?? 1, 1, 2 ** 32)
+}
+
+function pictureWish(field: string, wish: PictureOptions | null | undefined, usual: PictureFormat): PictureWish {
+  const { format, quality, size } = wish ?? {}
+  return {
+    format: named(`${field}.format`, formats, 'PICTURE_FORMAT_UNSPECIFIED', format) ?? usual,
+    ...(quality === undefined ? {} : { quality: between(`${field}.quality`, quality, 1, 100) }),
+    ...(size === undefined ? {} : { size: between(`${field}.size`, size, 16, 2048) }),
+  }
+}
+
+export function formatName(format: PictureFormat): (typeof formats)[PictureFormat] {
+  return formats[format]
+}
+
+function between(field: string, value: number, least: number, most: number): number {
+  if (value >= least && value <= most) return value
+  throw invalidArgument(field, `${field} is ${value}`, `Use ${least} to ${most}.`)
+}

@@ -1,0 +1,178 @@
+// The client library against real servers: events, commands, and going on after what breaks.
+// The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
+
+import test from 'ava'
+import { type ClientEvent, type EditRun, connect } from '../../src/client/client.js'
+import { apple, serve } from '../support-server/start.js'
+
+const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
+
+async function collect(run: EditRun, each: (event: ClientEvent) => void | Promise<void> = () => undefined) {
+  const events: ClientEvent[] = []
+  for await (const event of run) {
+    events.push(event)
+    await each(event)
+  }
+  return events
+}
+
+const stepsOf = (events: readonly ClientEvent[]) =>
+  events.flatMap((event) => (event.kind === 'step' ? [event.step] : []))
+const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
+
+function latentOf(events: readonly ClientEvent[]): Float32Array {
+  const last = events.at(-1)
+  if (last?.kind !== 'completed') throw new Error(`it ended with ${last?.kind ?? 'nothing'}`)
+  return last.point.latent!
+}
+
+test('an edit, its events and its result', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit({ ...request, previews: { every: 10 }, latents: { every: 20 } }))
+  t.deepEqual([...new Set(events.map(({ kind }) => kind))], ['accepted', 'started', 'step', 'completed'])
+  t.deepEqual(stepsOf(events), upTo(40))
+  const steps = events.flatMap((event) => (event.kind === 'step' ? [event] : []))
+  t.deepEqual(
+    steps.filter(({ preview }) => preview !== undefined).map(({ step }) => step),
+    [0, 10, 20, 30],
+  )
+  t.deepEqual(
+    steps.filter(({ point }) => point !== undefined).map(({ point }) => point!.step),
+    [1, 21],
+  )
+  const { picture, point } = await client.edit(request).result()
+  t.is(picture.format, 'png')
+  t.deepEqual(point.latent, latentOf(events), 'the same request gives the same bits')
+})
+
+test('cancel, accept, pause, resume and update', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 3 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const cancelled = client.edit({ ...request, id: 'mine' })
+  const events = await collect(cancelled, ({ kind }) => {
+    if (kind === 'step') cancelled.cancel()
+  })
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.is((await client.getEdit('mine')).status, 'EDIT_STATUS_CANCELLED')
+
+  const accepted = client.edit(request)
+  const accept = await collect(accepted, (event) => {
+    if (event.kind === 'step' && event.step === 2) {
+      accepted.acceptAt(5)
+      accepted.pause()
+      accepted.update({ target: 'lemon' })
+    }
+    if (event.kind === 'updated') {
+      scheduler.allow(100)
+      accepted.resume()
+    }
+  })
+  t.deepEqual(stepsOf(accept), upTo(5))
+  t.true(accept.some((event) => event.kind === 'updated' && event.target === 'lemon'))
+  const listed: string[] = []
+  for await (const { editId, status } of client.listEdits()) listed.push(`${editId} ${status}`)
+  t.deepEqual(listed, ['mine EDIT_STATUS_CANCELLED', `${accepted.id} EDIT_STATUS_COMPLETED`])
+})
+
+test('a state goes on to the same bits', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const whole = await collect(client.edit({ ...request, latents: {} }))
+  const middle = whole.find((event) => event.kind === 'step' && event.point?.step === 17)
+  t.truthy(middle)
+  const resumeFrom = middle?.kind === 'step' ? middle.point! : undefined
+  const rest = await collect(client.edit({ ...request, resumeFrom: resumeFrom! }))
+  t.deepEqual(stepsOf(rest), upTo(40).slice(17))
+  t.deepEqual(latentOf(rest), latentOf(whole))
+})
+
+test('what is wrong with a request is an event, with its field and its cure', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const [event] = await collect(client.edit({ ...request, parameters: { steps: 0 } }))
+  t.like(event, { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'steps' } })
+  await t.throwsAsync(client.edit({ ...request, image: Buffer.from('no picture') }).result(), {
+    code: 'INVALID_ARGUMENT',
+    message: /looks like text/,
+  })
+  await t.throwsAsync(client.getEdit('nowhere'), { code: 'NOT_FOUND' })
+})
+
+test('no server: an error, after every address was tried', async (t) => {
+  const client = connect(['127.0.0.1:1', '127.0.0.1:2'])
+  t.teardown(() => client.close())
+  const events = await collect(client.edit(request))
+  t.is(events.length, 1)
+  t.like(events[0], { kind: 'failed', error: { status: 'UNAVAILABLE' } })
+  t.throws(() => connect('nowhere'), { code: 'INVALID_ARGUMENT' })
+})
+
+test('a server that drains hands the edit back, and it goes on at the next to the same bits', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 13 }), await serve(t)]
+  const alone = connect(second.address)
+  const client = connect([first.address, second.address])
+  t.teardown(() => (alone.close(), client.close()))
+  const whole = await collect(alone.edit(request))
+
+  let drained: Promise<void> | undefined
+  const events = await collect(client.edit(request), (event) => {
+    if (event.kind === 'step' && event.step === 12) drained = first.server.drain()
+  })
+  await drained
+  t.deepEqual(stepsOf(events), upTo(40), 'steps neither repeat nor skip')
+  t.deepEqual(
+    events.flatMap((event) => (event.kind === 'resumed' ? [event.step] : [])),
+    [13],
+  )
+  t.deepEqual(latentOf(events), latentOf(whole))
+  t.is(second.scheduler.edits.length, 2)
+})
+
+test('a server that is gone: from the last latent, on another one, to the same bits', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 21 }), await serve(t)]
+  const alone = connect(second.address)
+  const client = connect([first.address, second.address])
+  t.teardown(() => (alone.close(), client.close()))
+  const whole = await collect(alone.edit(request))
+  const events = await collect(client.edit(request), (event) => {
+    if (event.kind === 'step' && event.step === 20) first.server.kill()
+  })
+  t.deepEqual(stepsOf(events), upTo(40))
+  t.deepEqual(latentOf(events), latentOf(whole))
+  t.is(second.scheduler.edits[1]!.first, 17, 'it went on from the last latent, not from the beginning')
+})
+
+test('a loop that is left cancels its edit', async (t) => {
+  const { address, scheduler, peer } = await serve(t, { allowed: 1 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  for await (const event of run) if (event.kind === 'step') break
+  const watching = peer.stream('Attach', { editId: run.id })
+  t.truthy(await watching.first('cancelled'))
+  t.is(scheduler.edits[0]!.state.step, 1)
+})
+
+test('an application that is slow hears of every loss and the newest preview', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 0 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit({ ...request, previews: { format: 'png' }, windowBytes: 64 * 1024 })
+  let dropped = 0
+  const events = await collect(run, async (event) => {
+    if (event.kind === 'started') {
+      scheduler.allow(40)
+      await scheduler.edits[0]!.ended
+    }
+    if (event.kind === 'step') dropped += event.droppedPreviews
+  })
+  t.deepEqual(stepsOf(events), upTo(40))
+  const bare = events.filter((event) => event.kind === 'step' && event.preview === undefined).length
+  t.true(bare > 10, `${bare} previews were left out`)
+  t.is(dropped, bare)
+})
