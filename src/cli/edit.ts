@@ -11,9 +11,10 @@ import { readInput, withEngine } from './open-engine.js'
 import { checkOutputs } from './outputs.js'
 import { addParameters, givenParameters, parseCount } from './parameters.js'
 import { createProgress } from './progress.js'
+import { type RemoteOptions, addRemoteOptions, checkRemote, runRemoteEdit } from './remote.js'
 import { type EditFiles, runEdit } from './run-edit.js'
 
-interface EditOptions {
+interface EditOptions extends RemoteOptions {
   readonly source?: string
   readonly target?: string
   readonly pack?: string
@@ -64,7 +65,7 @@ export function editCommand(): Command {
       'N: save the latents after so many steps (default: 16, or a 20th of --steps)',
       parseCount,
     )
-  return addParameters(command)
+  return addRemoteOptions(addParameters(command))
     .optionsGroup('Running:')
     .option('--device <name>', 'cpu, cuda:0, tensorrt:0 or webgpu; never falls back to another (default: cpu)')
     .option('--threads <n>', 'of the CPU (default: one for each core)', parseCount)
@@ -89,6 +90,16 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
 
   const progress = createProgress({ quiet: options.quiet ?? false })
   const given = givenParameters({ ...options })
+  if (options.server !== undefined) {
+    checkRemote({ ...options })
+    const { pack, json = false } = options
+    await runRemoteEdit(
+      { image: image!, source, target, pack, parameters: given, files, json, progress },
+      options,
+      signal,
+    )
+    return
+  }
   const choice = {
     pack: options.pack ?? resumed?.packName ?? 'tiny',
     networks: given.networks ?? resumed?.state.parameters.networks,

@@ -10,11 +10,19 @@ import {
 } from '@grpc/grpc-js'
 import type { Metrics } from './metrics.js'
 
+/** By whether requests and responses are streams; words as in https://github.com/grpc-ecosystem/go-grpc-middleware. */
+const callTypes = {
+  'false false': 'unary',
+  'false true': 'server_stream',
+  'true false': 'client_stream',
+  'true true': 'bidi_stream',
+} as const
+
 export function callMetrics(metrics: Metrics): ServerInterceptor {
   return (method, call) => {
     const labels = {
       grpc_method: method.path.slice(1),
-      grpc_type: `${method.requestStream ? 'client' : ''}${method.responseStream ? 'server' : ''}` || 'unary',
+      grpc_type: callTypes[`${method.requestStream} ${method.responseStream}`],
     }
     const startedMs = performance.now()
     let handled = false
