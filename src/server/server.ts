@@ -3,7 +3,8 @@
 
 import { Server, ServerCredentials, type ServerOptions as GrpcOptions, experimental } from '@grpc/grpc-js'
 import { ReflectionService } from '@grpc/reflection'
-import { HealthImplementation, service as healthService } from 'grpc-health-check'
+import { loadSync } from '@grpc/proto-loader'
+import { HealthImplementation, protoPath as healthProtoPath } from 'grpc-health-check'
 import type { Pack } from '../engine/pack/pack.js'
 import { resolveParameters } from '../engine/parameters.js'
 import { variableShape } from '../engine/step-graph.js'
@@ -64,7 +65,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   new EditorService({ desk, authenticate, options, logger, info }).addToServer(server)
   const health = new HealthImplementation({ '': 'SERVING', [serviceName]: 'SERVING' })
   health.addToServer(server)
-  new ReflectionService({ ...packageDefinition, 'grpc.health.v1.Health': healthService }).addToServer(server)
+  new ReflectionService({ ...packageDefinition, ...loadSync(healthProtoPath) }).addToServer(server)
 
   const { host } = options
   const port = await bind(server, host, options.port, credentialsOf(certificates, options))

@@ -26,17 +26,12 @@ test('without acknowledgements only the newest preview is kept, and another edit
   const one = seen().find(({ step }) => step?.preview)!.step!.preview!.data.length
   t.true(bytes > windowBytes / 2 && bytes <= windowBytes + one, `${bytes} bytes came, of a window of ${windowBytes}`)
 
-  const heard = seen().length
   stream.send('slow', { acknowledge: { sequence: seen().at(-1)!.sequence } })
   const newest = await stream.first('step', ({ editId, step }) => editId === 'slow' && step?.step === steps - 2)
   t.truthy(newest.step.preview, 'the newest preview comes when there is credit')
-  const between = seen().slice(heard, -1)
-  t.true(between.length > 5)
-  t.true(
-    between.some(({ step }) => step?.preview == null),
-    'older ones were left out',
-  )
-  t.is(newest.droppedPreviews, seen().filter(({ step }) => step !== undefined && step.preview == null).length)
+  const without = seen().filter(({ step }) => step !== undefined && step.preview == null).length
+  t.true(without > 10, 'older ones were left out')
+  t.is(newest.droppedPreviews, without)
   t.deepEqual(
     seen().map(({ sequence }) => sequence),
     seen().map((_, i) => i + 1),

@@ -28,6 +28,7 @@ export class FakeScheduler implements SchedulerApi {
   released = 0
   readonly #options: FakeOptions
   #taken = 0
+  #gone = false
 
   constructor(options: FakeOptions) {
     this.#options = options
@@ -54,6 +55,7 @@ export class FakeScheduler implements SchedulerApi {
     const { length, allowed = Infinity } = this.#options
     const edit = new FakeEdit(state, listener, length, allowed, () => (this.#taken -= 1))
     this.edits.push(edit)
+    if (this.#gone) edit.handBack()
     return edit
   }
 
@@ -63,6 +65,7 @@ export class FakeScheduler implements SchedulerApi {
   }
 
   handBack(): void {
+    this.#gone = true
     for (const edit of this.edits) edit.handBack()
   }
 }
@@ -200,8 +203,11 @@ class FakeEdit implements RunningEdit {
   }
 }
 
-/** Noise that depends on the step, so that it does not compress. */
+/** Noise that depends on the step, so that it does not compress (the finaliser of MurmurHash3). */
 function pictureOf({ step, picture: { height, width } }: EditState): Picture {
-  const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 13) + step)
+  const data = Uint8Array.from({ length: height * width * 3 }, (_, i) => {
+    const mixed = Math.imul(i + Math.imul(step + 1, 0x9e3779b1), 0x85ebca6b)
+    return Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35) >>> 24
+  })
   return { height, width, data }
 }

@@ -1,0 +1,49 @@
+// Options of the server: where they come from, and what is said of wrong ones.
+
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { optionNames, resolveOptions, variableName } from '../../src/server/options.js'
+
+function write(t: ExecutionContext, text: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'flexit-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'options.json')
+  writeFileSync(path, text)
+  return path
+}
+
+test('flags come before variables, variables before the file, the file before defaults', (t) => {
+  const file = write(t, JSON.stringify({ port: 1, maxSteps: 1, pack: 'file', device: ['cuda:0'] }))
+  const environment = { FLEXIT_PORT: '2', FLEXIT_MAX_STEPS: '2', FLEXIT_DEVICE: 'cpu,cpu:1', UNRELATED: 'x' }
+  const options = resolveOptions({ flags: { port: '3', logLevel: undefined }, environment, file })
+  t.like(options, { port: 3, maxSteps: 2, pack: 'file', host: '127.0.0.1', logLevel: 'info' })
+  t.deepEqual(options.device, ['cpu', 'cpu:1'])
+})
+
+test('all that is wrong is said at once, and where it comes from', (t) => {
+  const file = write(t, JSON.stringify({ colour: 'red', host: 7 }))
+  const environment = { FLEXIT_MAX_STEPS: 'many', FLEXIT_DEVICE: 'gpu' }
+  const flags = { port: '70000', tlsKey: 'x' }
+  const error = t.throws(() => resolveOptions({ flags, environment, file }), { code: 'INVALID_ARGUMENT' })
+  for (const part of ['colour in ', 'host in ', 'FLEXIT_MAX_STEPS', 'FLEXIT_DEVICE', '--port']) {
+    t.true(error.message.includes(part), part)
+  }
+  t.throws(() => resolveOptions({ flags: { tlsKey: 'x' }, environment: {} }), { message: /belong together/ })
+  t.throws(() => resolveOptions({ flags: { tlsClientCa: 'x' }, environment: {} }), { message: /tls-client-ca needs/ })
+  t.throws(() => resolveOptions({ flags: { device: ['cpu', 'cpu'] }, environment: {} }), { message: /twice/ })
+})
+
+test('files that cannot be used', (t) => {
+  const read = (file: string) => () => resolveOptions({ flags: {}, environment: {}, file })
+  t.throws(read('/nowhere/options.json'), { code: 'NOT_FOUND' })
+  for (const text of ['', '[]', '7', '{']) t.throws(read(write(t, text)), { code: 'INVALID_ARGUMENT' })
+})
+
+test('what is printed can be read again', (t) => {
+  const options = resolveOptions({ flags: { tlsCert: 'a', tlsKey: 'b', device: ['cpu', 'cpu:1'] }, environment: {} })
+  t.deepEqual(resolveOptions({ flags: {}, environment: {}, file: write(t, JSON.stringify(options)) }), options)
+  t.is(variableName('maxSteps'), 'FLEXIT_MAX_STEPS')
+  t.is(new Set(optionNames.map(variableName)).size, optionNames.length)
+})

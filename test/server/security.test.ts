@@ -1,0 +1,143 @@
+// Who is let in: tokens and their tenants, TLS, client certificates, certificates that are replaced.
+// Certificates are in test/fixtures/tls.
+
+import { createHash } from 'node:crypto'
+import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Metadata, credentials, status as codes } from '@grpc/grpc-js'
+import test, { type ExecutionContext } from 'ava'
+import { connect } from '../../src/client/client.js'
+import { readAuthFile } from '../../src/server/auth.js'
+import { CertificateFiles } from '../../src/server/certificate-files.js'
+import { Peer } from '../support-server/peer.js'
+import { apple, serve, startEdit } from '../support-server/start.js'
+
+const fixtures = fileURLToPath(new URL('../../../test/fixtures/tls/', import.meta.url))
+const fixture = (name: string) => join(fixtures, name)
+
+function folder(t: ExecutionContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'flexit-'))
+  t.teardown(() => rmSync(path, { recursive: true }))
+  return path
+}
+
+function authFile(t: ExecutionContext): string {
+  const path = join(folder(t), 'tokens.json')
+  const digest = createHash('sha256').update('the token of b, hashed').digest('hex')
+  const tokens = [
+    { tenant: 'a', token: 'the-token-of-a-plain' },
+    { tenant: 'b', sha256: digest },
+  ]
+  writeFileSync(path, JSON.stringify({ tokens }))
+  return path
+}
+
+function withHeader(name: string, value: string): Metadata {
+  const metadata = new Metadata()
+  metadata.set(name, value)
+  return metadata
+}
+
+test('tokens are tenants; without one nothing is answered', async (t) => {
+  const { peer, scheduler, address } = await serve(t, { options: { authFile: authFile(t) } })
+  const a = withHeader('authorization', 'Bearer the-token-of-a-plain')
+  const b = withHeader('x-api-key', 'the token of b, hashed')
+  const refused = [new Metadata(), withHeader('authorization', 'Bearer no'), withHeader('authorization', 'Basic x')]
+  for (const metadata of refused) {
+    await t.throwsAsync(peer.unary('GetServerInfo', {}, metadata), { message: /UNAUTHENTICATED/ })
+    t.is((await peer.edit(metadata).over)?.code, codes.UNAUTHENTICATED)
+  }
+  const stream = peer.edit(a)
+  stream.send('same', { start: startEdit() })
+  await stream.first('completed')
+  t.is(scheduler.admitted[0]!.tenant, 'a')
+  t.like(await peer.unary('ListEdits', {}, b), { edits: [] })
+  await t.throwsAsync(peer.unary('GetEdit', { editId: 'same' }, b), { message: /NOT_FOUND/ })
+  const other = peer.edit(b)
+  other.send('same', { start: startEdit() })
+  await other.first('completed')
+  t.is(scheduler.admitted[1]!.tenant, 'b')
+  for (const one of [stream, other]) one.end()
+
+  const client = connect(address, { token: 'the-token-of-a-plain' })
+  t.teardown(() => client.close())
+  t.is((await client.getEdit('same')).status, 'EDIT_STATUS_COMPLETED')
+  const stranger = connect(address, { token: 'wrong' })
+  t.teardown(() => stranger.close())
+  await t.throwsAsync(stranger.edit({ image: apple, source: 'a', target: 'b' }).result(), {
+    message: /token is not known/,
+  })
+})
+
+test('files of tokens that are none', (t) => {
+  const path = join(folder(t), 'tokens.json')
+  t.throws(() => readAuthFile(path), { code: 'NOT_FOUND' })
+  const wrong = [
+    '',
+    '{}',
+    '{"tokens":[]}',
+    '{"tokens":[{"tenant":"a","token":"short"}]}',
+    '{"tokens":[{"tenant":"a b","sha256":"00"}]}',
+  ]
+  for (const text of wrong) {
+    writeFileSync(path, text)
+    const error = t.throws(() => readAuthFile(path), { code: 'INVALID_ARGUMENT' })
+    t.false(error.message.includes('short'), 'its contents are not told')
+  }
+})
+
+test('TLS, with certificates that are replaced while it runs', async (t) => {
+  const path = folder(t)
+  const [tlsCert, tlsKey] = [join(path, 'cert.pem'), join(path, 'key.pem')]
+  const use = (name: string) => {
+    copyFileSync(fixture(`${name}.pem`), tlsCert)
+    copyFileSync(fixture(`${name}.key`), tlsKey)
+  }
+  use('a')
+  const { server } = await serve(t, { options: { tlsCert, tlsKey } })
+  const address = `localhost:${server.port}`
+  const ask = async (ca: string) => {
+    const client = connect(address, { tls: { ca: fixture(ca) } })
+    try {
+      return (await client.serverInfo()).version
+    } finally {
+      client.close()
+    }
+  }
+  t.is(await ask('a.pem'), '1.2.3')
+  await t.throwsAsync(ask('b.pem'), { code: 'UNAVAILABLE' })
+  const plain = new Peer(address)
+  t.teardown(() => plain.close())
+  await t.throwsAsync(plain.unary('GetServerInfo', {}), { message: /UNAVAILABLE/ })
+
+  copyFileSync(fixture('b.pem'), tlsCert)
+  server.reloadCertificates()
+  t.is(await ask('a.pem'), '1.2.3', 'a pair that is half replaced is not used')
+  use('b')
+  server.reloadCertificates()
+  t.is(await ask('b.pem'), '1.2.3')
+  await t.throwsAsync(ask('a.pem'), { code: 'UNAVAILABLE' })
+})
+
+test('mutual TLS', async (t) => {
+  const options = { tlsCert: fixture('a.pem'), tlsKey: fixture('a.key'), tlsClientCa: fixture('client.pem') }
+  const { server } = await serve(t, { options })
+  const address = `localhost:${server.port}`
+  const known = connect(address, {
+    tls: { ca: fixture('a.pem'), cert: fixture('client.pem'), key: fixture('client.key') },
+  })
+  t.teardown(() => known.close())
+  t.is((await known.serverInfo()).version, '1.2.3')
+  const stranger = new Peer(address, credentials.createSsl(readFileSync(fixture('a.pem'))))
+  t.teardown(() => stranger.close())
+  await t.throwsAsync(stranger.unary('GetServerInfo', {}), { message: /UNAVAILABLE/ })
+})
+
+test('files that are no certificates, or do not belong together', (t) => {
+  const [a, b] = [fixture('a.pem'), fixture('b.key')]
+  t.throws(() => new CertificateFiles({ certificate: a, key: b }), { message: /is not the key of/ })
+  t.throws(() => new CertificateFiles({ certificate: b, key: b }), { message: /PEM/ })
+  t.throws(() => new CertificateFiles({ certificate: fixture('none'), key: b }), { code: 'NOT_FOUND' })
+})
