@@ -7,12 +7,17 @@ import type { Picture } from '../engine/picture.js'
 import type { Device } from '../engine/runtime.js'
 import type { DeviceBatch } from './device.js'
 
-/** `workerData` of a thread. */
+/** What a thread is to be. */
 export interface WorkerSetup {
   readonly device: Device
   readonly threads: number
   readonly pack: string
   readonly cacheFolder: string
+}
+
+export interface WorkerData extends WorkerSetup {
+  /** Shared, one element: not 0 asks the thread to end itself where it next runs JavaScript. */
+  readonly killSwitch: Int32Array
 }
 
 export type Task =

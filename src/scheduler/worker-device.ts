@@ -12,44 +12,36 @@ import {
   type ProgressMessage,
   type Reply,
   type Task,
+  type WorkerData,
   type WorkerSetup,
   errorFromData,
 } from './messages.js'
 
 export interface WorkerDeviceOptions extends WorkerSetup {
-  /** A thread that gives no sign for this long hangs, and is replaced. Default: 10 minutes. */
+  /** A thread that gives no sign for this long hangs: it is left to itself, and replaced. Default: 10 minutes. */
   readonly hangAfterMs?: number
   /** Called before work that takes long: building a graph, loading it. */
   readonly onProgress?: (doing: string) => void
 }
 
+type Pool = Piscina<Task, Reply>
+
 const defaultHangAfterMs = 10 * 60_000
 
 export class WorkerDevice implements StepDevice {
   readonly name: string
-  readonly #pool: Piscina<Task, Reply>
+  readonly #setup: WorkerData
   readonly #hangAfterMs: number
+  readonly #onProgress: (doing: string) => void
+  #pool: Pool
   #watchdog: NodeJS.Timeout | undefined
 
   private constructor({ hangAfterMs = defaultHangAfterMs, onProgress, ...setup }: WorkerDeviceOptions) {
     this.name = formatDevice(setup.device)
+    this.#setup = { ...setup, killSwitch: new Int32Array(new SharedArrayBuffer(4)) }
     this.#hangAfterMs = hangAfterMs
-    this.#pool = new Piscina({
-      filename: fileURLToPath(new URL('./worker.js', import.meta.url)),
-      name: 'handle',
-      minThreads: 1,
-      maxThreads: 1,
-      concurrentTasksPerWorker: 1,
-      // The default, 'sync', parks the thread between tasks: sessions that are let go would not be freed.
-      atomics: 'async',
-      workerData: setup,
-    })
-    this.#pool.on('message', ({ doing }: ProgressMessage) => {
-      this.#watchdog?.refresh()
-      onProgress?.(doing)
-    })
-    // A thread that is lost while it has nothing to do: the pool replaces it, and its edits turn out to be unknown.
-    this.#pool.on('error', () => undefined)
+    this.#onProgress = onProgress ?? (() => undefined)
+    this.#pool = this.#newPool()
   }
 
   /**
@@ -84,9 +76,13 @@ export class WorkerDevice implements StepDevice {
     }
   }
 
-  /** End the thread at once, as a crash would: what it was doing is lost, and it is replaced. For tests and benchmarks. */
+  /**
+   * End the thread as a crash would: what it is doing is lost, and it is replaced. A thread at work ends where it next
+   * runs JavaScript. For tests and benchmarks.
+   */
   async kill(): Promise<void> {
-    await Promise.all(this.#pool.threads.map((thread) => thread.terminate()))
+    if (this.#watchdog === undefined) await Promise.all(this.#pool.threads.map((thread) => thread.terminate()))
+    else Atomics.store(this.#setup.killSwitch, 0, 1)
   }
 
   /** Free the sessions and end the thread; a batch under way is waited for. */
@@ -95,22 +91,50 @@ export class WorkerDevice implements StepDevice {
     await this.#pool.destroy()
   }
 
+  #newPool(): Pool {
+    const pool: Pool = new Piscina({
+      filename: fileURLToPath(new URL('./worker.js', import.meta.url)),
+      name: 'handle',
+      minThreads: 1,
+      maxThreads: 1,
+      concurrentTasksPerWorker: 1,
+      // The default, 'sync', parks the thread between tasks: sessions that are let go would not be freed.
+      atomics: 'async',
+      workerData: this.#setup,
+    })
+    pool.on('message', ({ doing }: ProgressMessage) => {
+      this.#watchdog?.refresh()
+      this.#onProgress(doing)
+    })
+    // A thread that is lost while it has nothing to do: the pool replaces it, and its edits turn out to be unknown.
+    pool.on('error', () => undefined)
+    return pool
+  }
+
   /** Rejects where the thread is lost or hangs. */
   async #send(task: Task): Promise<Reply> {
-    const hang = new AbortController()
-    this.#watchdog = setTimeout(() => hang.abort(), this.#hangAfterMs)
+    const pool = this.#pool
+    const running = pool.run(task)
+    const hung = new Promise<never>((_, reject) => {
+      this.#watchdog = setTimeout(() => {
+        this.#pool = this.#newPool()
+        // It cannot be ended while it is in ONNX Runtime (see `obeyKillSwitch`): only once it has come back.
+        void running.catch(() => undefined).finally(() => pool.destroy())
+        reject(new Error(`no sign of it for ${this.#hangAfterMs / 1_000} s`))
+      }, this.#hangAfterMs)
+    })
     try {
-      return await this.#pool.run(task, { signal: hang.signal })
+      return await Promise.race([running, hung])
     } catch (error) {
-      const what = hang.signal.aborted ? `hung for ${this.#hangAfterMs / 1_000} s` : 'was lost'
       throw new FlexitError({
         code: 'INTERNAL',
-        message: `the worker of ${this.name} ${what}`,
+        message: `the worker of ${this.name} was lost: ${error instanceof Error ? error.message : String(error)}`,
         cure: 'It has been replaced; if this happens again, check the device, its driver and the memory.',
         cause: error,
       })
     } finally {
       clearTimeout(this.#watchdog)
+      this.#watchdog = undefined
     }
   }
 }

@@ -14,11 +14,11 @@ import {
   type ProgressMessage,
   type Reply,
   type Task,
-  type WorkerSetup,
+  type WorkerData,
   errorToData,
 } from './messages.js'
 
-const setup = workerData as WorkerSetup
+const { killSwitch, ...setup } = workerData as WorkerData
 const edits = new Map<number, Edit>()
 let opening: Promise<Engine> | undefined
 
@@ -27,6 +27,7 @@ let disturbed = false
 
 /** The thread's only entry. */
 export async function handle(task: Task): Promise<Reply> {
+  obeyKillSwitch()
   try {
     const engine = await (opening ??= open())
     switch (task.kind) {
@@ -56,6 +57,11 @@ function open(): Promise<Engine> {
   })
 }
 
+/** A thread that is ended from outside while it is in ONNX Runtime takes the whole process with it (Napi::Error). */
+function obeyKillSwitch(): void {
+  if (Atomics.exchange(killSwitch, 0, 0) !== 0) process.exit(1)
+}
+
 async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promise<Reply> {
   for (const id of forget) edits.delete(id)
   disturbed = false
@@ -72,9 +78,11 @@ async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promis
       return undefined
     })
   }
+  obeyKillSwitch()
   const preparedMs = performance.now()
   if (kind === 'draw') for (const item of items) await perItem(item, replies, () => draw(engine, item))
   else await step(engine, items, replies, warnings)
+  obeyKillSwitch()
   const reply: Reply = {
     kind: 'done',
     results: items.map(({ id }) => replies.get(id) ?? { kind: 'unknown', id }),

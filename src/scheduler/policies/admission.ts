@@ -76,10 +76,10 @@ export class Admission {
 
   #exceeded(own: Used, bytes: number): AdmissionLimit | undefined {
     const limits = this.#limits
-    if (own.edits >= limits.editsPerTenant) return 'edits of this tenant'
-    if (own.bytes + bytes > limits.bytesPerTenant) return 'bytes of this tenant'
     if (this.#all.edits >= limits.edits) return 'edits'
     if (this.#all.bytes + bytes > limits.bytes) return 'bytes'
+    if (own.edits >= limits.editsPerTenant) return 'edits of this tenant'
+    if (own.bytes + bytes > limits.bytesPerTenant) return 'bytes of this tenant'
     return undefined
   }
 

@@ -1,0 +1,125 @@
+// Policies that stand alone: admission, deadlines, rates, and the heap below them.
+// Clocks are numbers; nothing waits.
+
+import test from 'ava'
+import { AdmissionError } from '../../src/scheduler/api.js'
+import { Heap } from '../../src/scheduler/heap.js'
+import { Admission } from '../../src/scheduler/policies/admission.js'
+import { BatchLimits } from '../../src/scheduler/policies/batch-limit.js'
+import { canFinish, rankOf } from '../../src/scheduler/policies/deadlines.js'
+import { Rates } from '../../src/scheduler/policies/rates.js'
+import { Random } from '../support/random.js'
+
+function refusal(work: () => unknown): AdmissionError | undefined {
+  try {
+    work()
+    return undefined
+  } catch (error) {
+    if (error instanceof AdmissionError) return error
+    throw error
+  }
+}
+
+test('edits are limited in all and for each tenant', (t) => {
+  const admission = new Admission({ edits: 3, editsPerTenant: 2 })
+  const first = admission.admit('x', 1, undefined)
+  admission.admit('x', 1, undefined)
+  t.is(refusal(() => admission.admit('x', 1, undefined))?.reason, 'edits of this tenant')
+  admission.admit('y', 1, undefined)
+  t.like(
+    refusal(() => admission.admit('y', 1, undefined)),
+    { reason: 'edits', code: 'RESOURCE_EXHAUSTED' },
+  )
+  admission.release(first)
+  admission.release(first)
+  admission.admit('x', 1, undefined)
+  t.is(admission.used.edits, 3)
+})
+
+test('bytes are limited until an edit starts', (t) => {
+  const admission = new Admission({ bytes: 100, bytesPerTenant: 60 })
+  const first = admission.admit('x', 60, undefined)
+  t.is(refusal(() => admission.admit('x', 1, undefined))?.reason, 'bytes of this tenant')
+  t.is(refusal(() => admission.admit('y', 41, undefined))?.reason, 'bytes')
+  admission.started(first)
+  t.deepEqual(admission.used, { edits: 1, bytes: 0 })
+  const second = admission.admit('x', 60, undefined)
+  admission.release(second)
+  admission.release(first)
+  t.deepEqual(admission.used, { edits: 0, bytes: 0 })
+})
+
+test('who is refused is told when a place is likely free, one after another', (t) => {
+  const admission = new Admission({ edits: 1 })
+  const place = admission.admit('x', 0, undefined)
+  t.is(refusal(() => admission.admit('x', 0, undefined))?.retryAfterMs, 1_000)
+  t.is(refusal(() => admission.admit('x', 0, 500))?.retryAfterMs, 1_000)
+  t.is(refusal(() => admission.admit('x', 0, 500))?.retryAfterMs, 1_500)
+  admission.release(place)
+  admission.admit('x', 0, undefined)
+  t.is(refusal(() => admission.admit('x', 0, 500))?.retryAfterMs, 1_500)
+  t.is(refusal(() => admission.admit('x', 0, 1e9))?.retryAfterMs, 60_000)
+  t.is(refusal(() => admission.admit('x', 0, 1e-9))?.retryAfterMs, 100)
+})
+
+test('who must begin first goes first', (t) => {
+  const arrivedMs = 1_000
+  const plain = rankOf({ arrivedMs, deadlineMs: undefined, durationMs: 5_000 })
+  t.true(rankOf({ arrivedMs, deadlineMs: 20_000, durationMs: 5_000 }) < plain)
+  t.true(
+    rankOf({ arrivedMs, deadlineMs: 20_000, durationMs: 5_000 }) <
+      rankOf({ arrivedMs, deadlineMs: 20_000, durationMs: undefined }),
+  )
+  t.is(rankOf({ arrivedMs, deadlineMs: 1e9, durationMs: 5_000 }), plain)
+})
+
+test('a deadline can be met or not', (t) => {
+  t.true(canFinish(1_000, 2_000, 3_000))
+  t.false(canFinish(1_000, 2_001, 3_000))
+  t.true(canFinish(undefined, undefined, 1))
+  t.false(canFinish(undefined, undefined, 0))
+})
+
+test('rates follow what is measured', (t) => {
+  const rates = new Rates()
+  t.deepEqual([rates.stepMs, rates.sampleMs, rates.endEveryMs], [undefined, undefined, undefined])
+  for (let i = 0; i < 100; i++) {
+    rates.recordStep(4, 80)
+    rates.recordEnd(50 * i)
+  }
+  t.deepEqual([rates.stepMs, rates.sampleMs, rates.endEveryMs], [80, 20, 50])
+})
+
+test('a batch limit that was settled on a busy machine is tried again', (t) => {
+  const limits = new BatchLimits({ maxBatch: 2 })
+  for (let i = 0; i < 20; i++) limits.record('a', 'k', limits.limit('a', 'k'), limits.limit('a', 'k') === 1 ? 10 : 30)
+  t.is(limits.limit('a', 'k'), 1)
+  for (let i = 0; i < 1_100; i++) limits.record('a', 'k', limits.limit('a', 'k'), 10)
+  t.is(limits.limit('a', 'k'), 2)
+  t.is(limits.limit('b', 'k'), 1)
+})
+
+test('a heap gives its items in order, whatever is moved and taken out meanwhile', (t) => {
+  const random = new Random(3)
+  const heap = new Heap<{ rank: number }>((a, b) => a.rank < b.rank)
+  const items = new Set<{ rank: number }>()
+  for (let i = 0; i < 3_000; i++) {
+    const [any] = [...items].slice(Math.floor(random.uniform() * items.size))
+    const what = random.uniform()
+    if (what < 0.5 || any === undefined) {
+      const item = { rank: Math.floor(random.uniform() * 100) }
+      items.add(item)
+      heap.push(item)
+    } else if (what < 0.75) {
+      any.rank = Math.floor(random.uniform() * 100)
+      heap.update(any)
+    } else {
+      items.delete(any)
+      heap.delete(any)
+      heap.delete(any)
+      heap.update(any)
+    }
+    t.is(heap.size, items.size)
+    t.is(heap.peek()?.rank, items.size === 0 ? undefined : Math.min(...[...items].map(({ rank }) => rank)))
+  }
+})
