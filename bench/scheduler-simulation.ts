@@ -2,8 +2,9 @@
 // Jain's index: Jain, Chiu, Hawe, "A quantitative measure of fairness", 1984. Run: node dist/bench/scheduler-simulation.js
 
 import type { Priority } from '../src/scheduler/api.js'
+import { drawing } from '../src/scheduler/device-state.js'
 import { Heap } from '../src/scheduler/heap.js'
-import { Schedule, type ScheduleOptions, drawing } from '../src/scheduler/schedule.js'
+import { Schedule, type ScheduleOptions } from '../src/scheduler/schedule.js'
 
 interface Simulation {
   readonly devices: number

@@ -6,7 +6,7 @@ import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { type EditParameters, checkText, specificationKey, specificationOf } from '../engine/parameters.js'
 import type { EditListener, RunningEdit } from './api.js'
 import type { Place } from './policies/admission.js'
-import type { Block } from './schedule.js'
+import type { Block } from './device-state.js'
 
 export interface Change {
   readonly target?: string

@@ -1,13 +1,14 @@
 // The decision: which edits take a step next, on which device, in which batch. Pure: no timers, threads or I/O; the
 // clock is handed in. After the schedulers of vLLM and nano-vllm, for optimisation steps instead of tokens.
 
-import { type BatchLimit, BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
 import type { Priority } from './api.js'
+import { type Block, DeviceState, type Part, type Place, type Scheduled, drawing } from './device-state.js'
+import { type BatchLimit, BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
 import { rankOf } from './policies/deadlines.js'
-import { FairShares, type Share, servedBefore } from './policies/fairness.js'
+import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
-import { displacementMs, fairPart, movePays, residentAdvantageMs } from './policies/moves.js'
-import { type Waiting, WaitingQueue } from './queue.js'
+import { fairPart, movePays } from './policies/moves.js'
+import { WaitingQueue } from './queue.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
   /** Most edits that a device keeps prepared beyond its batch. Default 32. */
@@ -32,12 +33,6 @@ export interface NewEdit {
   /** Expected time of all its steps. */
   readonly durationMs?: number | undefined
 }
-
-/** Why an edit is not scheduled though it could be. */
-export type Block = 'paused' | 'held'
-
-/** The key of batches that draw the pictures of finished edits. They need no preparation, and any device can do it. */
-export const drawing = 'drawing'
 
 /** Pictures drawn in one batch: they are drawn one by one, and steps wait meanwhile. */
 const maxDrawings = 4
@@ -69,42 +64,6 @@ export type BatchOutcome =
   | { readonly kind: 'out-of-memory' }
   /** The worker crashed or hung; whatever it had prepared is gone. */
   | { readonly kind: 'lost' }
-
-/** Where an edit is. Only a `waiting`, `suspect` or `resident` one can be put into a batch. */
-type Place = 'waiting' | 'suspect' | 'resident' | 'running' | 'blocked'
-
-interface Scheduled extends Waiting {
-  place: Place
-  /** The device that has it prepared. */
-  device: DeviceState | undefined
-  stepsLeft: number
-  readonly blocks: Set<Block>
-  /** Workers that were lost with it; one with a strike runs alone until it has taken a step. */
-  strikes: number
-  lostOn: DeviceState | undefined
-  /** Removed while running. */
-  leaving: boolean
-}
-
-interface Part {
-  readonly edit: Scheduled
-  readonly share: Share
-  readonly fresh: boolean
-  readonly chargedMs: number
-}
-
-interface DeviceState {
-  readonly id: string
-  /** Edits that it has prepared, the running ones among them. */
-  readonly residents: Set<Scheduled>
-  readonly forget: Set<number>
-  running: { readonly key: string; readonly parts: readonly Part[] } | undefined
-  /** Running mean of the time to prepare one edit. */
-  prepareMs: number
-  /** What it may still spend on new edits that take the place of others. */
-  allowanceMs: number
-  losses: number
-}
 
 export class Schedule {
   readonly #maxResidents: number
@@ -144,15 +103,7 @@ export class Schedule {
   }
 
   addDevice(id: string): void {
-    this.#devices.set(id, {
-      id,
-      residents: new Set(),
-      forget: new Set(),
-      running: undefined,
-      prepareMs: 0,
-      allowanceMs: 0,
-      losses: 0,
-    })
+    this.#devices.set(id, new DeviceState(id, this.#maxResidents))
     this.#idle++
   }
 
@@ -254,13 +205,12 @@ export class Schedule {
     const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key)
     const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
 
-    const mates = alone ? [] : [...device.residents].filter((edit) => edit.place === 'resident' && edit.key === key)
+    const mates = alone ? [] : device.resting.filter((edit) => edit.key === key)
     const newcomers = fairPart(mates.length + this.#waiting.count(key), this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
-      let best: Scheduled | undefined
-      for (const mate of mates) if (mate.place === 'resident') best = this.#better(best, mate, device)
-      if (parts.length < newcomers) best = this.#better(best, this.#entrant(device, this.#waiting.firstOf(key)), device)
+      let best = parts.length < newcomers ? device.entrant(this.#waiting.firstOf(key)) : undefined
+      for (const mate of mates) if (mate.place === 'resident') best = device.better(best, mate)
       if (best === undefined) break
       parts.push(this.#join(device, best, sampleMs))
     }
@@ -296,7 +246,10 @@ export class Schedule {
     }
     if (outcome.kind === 'lost') this.#empty(device, nowMs)
     const deviceOut = device.losses >= this.#maxLosses
-    if (deviceOut) this.#takeOut(device)
+    if (deviceOut) {
+      this.#devices.delete(deviceId)
+      this.#idle--
+    }
     return { failed, deviceOut }
   }
 
@@ -306,11 +259,10 @@ export class Schedule {
     parts: readonly Part[],
     { stepMs, prepareMs, unknown }: BatchOutcome & { kind: 'stepped' },
   ): void {
-    device.allowanceMs = Math.min(device.allowanceMs + stepMs, displacementMs(device.prepareMs) * this.#maxResidents)
     const fresh = parts.filter((part) => part.fresh).length
     if (key !== drawing && unknown.length === 0) {
       this.#limits.record(device.id, key, parts.length, stepMs)
-      if (fresh > 0) device.prepareMs += (prepareMs / fresh - device.prepareMs) / (device.prepareMs === 0 ? 1 : 4)
+      device.measure(stepMs, prepareMs, fresh)
     }
     for (const part of parts) {
       this.#charge(part.share, stepMs / parts.length - part.chargedMs + (part.fresh ? prepareMs / fresh : 0))
@@ -340,28 +292,13 @@ export class Schedule {
 
   /** Who goes first on a device; undefined where there is no one to choose. */
   #leader(device: DeviceState): Scheduled | undefined {
-    let best: Scheduled | undefined
-    for (const edit of device.residents) if (edit.place === 'resident') best = this.#better(best, edit, device)
+    let best = device.entrant(this.#waiting.first())
+    for (const edit of device.resting) best = device.better(best, edit)
     for (const edit of this.#suspects) {
       // Where it was lost it is tried again only if there is no other device.
-      if (edit.lostOn !== device || this.#devices.size === 1) best = this.#better(best, edit, device)
+      if (edit.lostOn !== device || this.#devices.size === 1) best = device.better(best, edit)
     }
-    return this.#better(best, this.#entrant(device, this.#waiting.first()), device)
-  }
-
-  #better(a: Scheduled | undefined, b: Scheduled | undefined, device: DeviceState): Scheduled | undefined {
-    if (a === undefined || b === undefined) return a ?? b
-    if (a.share.level !== b.share.level) return a.share.level < b.share.level ? a : b
-    if (a.share !== b.share) {
-      const advantage = residentAdvantageMs(device.prepareMs)
-      const ahead = (edit: Scheduled) => edit.share.virtualMs - (edit.device === device ? advantage : 0)
-      const [aheadA, aheadB] = [ahead(a), ahead(b)]
-      if (aheadA !== aheadB) return aheadA < aheadB ? a : b
-      return servedBefore(a.share, b.share) ? a : b
-    }
-    if ((a.device === device) !== (b.device === device)) return a.device === device ? a : b
-    if (a.rank !== b.rank) return a.rank < b.rank ? a : b
-    return a.id < b.id ? a : b
+    return best
   }
 
   /** Take over edits that wait on the device that has most of them, half of them, where that pays. */
@@ -371,9 +308,7 @@ export class Schedule {
     for (const device of this.#devices.values()) {
       if (device.running === undefined) continue
       const stepMs = this.#limits.estimateMs(device.id, device.running.key, device.running.parts.length)
-      const movable = [...device.residents].filter(
-        (edit) => edit.place === 'resident' && movePays(edit.stepsLeft, stepMs, thief.prepareMs),
-      )
+      const movable = device.resting.filter((edit) => movePays(edit.stepsLeft, stepMs, thief.prepareMs))
       if (movable.length > victims.length) victims = movable
     }
     for (const edit of victims.slice(0, Math.ceil(victims.length / 2))) this.#giveUp(edit)
@@ -387,7 +322,7 @@ export class Schedule {
       if (level !== undefined) this.#setLevel(edit, level, nowMs)
       return level !== undefined
     }
-    for (const edit of device.residents) if (edit.place === 'resident') raise(edit)
+    for (const edit of device.resting) raise(edit)
     let left = maxRaised
     for (let level = levelCount - 1; level > finishingLevel; level--) {
       let oldest = this.#waiting.oldest(level)
@@ -410,7 +345,8 @@ export class Schedule {
   /** Put an edit into the batch of a device, charged with what that should cost. */
   #join(device: DeviceState, edit: Scheduled, sampleMs: number): Part {
     const fresh = edit.device !== device
-    if (fresh) this.#enter(device, edit)
+    const displaced = fresh ? device.displace(edit) : undefined
+    if (displaced !== undefined) this.#giveUp(displaced)
     this.#take(edit, 'running')
     if (edit.key !== drawing) {
       edit.device = device
@@ -426,34 +362,6 @@ export class Schedule {
     const forget = [...device.forget]
     device.forget.clear()
     return { key, entries: parts.map(({ edit, fresh }) => ({ id: edit.id, fresh })), forget }
-  }
-
-  /** Who of a device's edits would give up its place to a new one; undefined: there is room, or everyone is running. */
-  #last(device: DeviceState): Scheduled | undefined {
-    if (device.residents.size < this.#maxResidents) return undefined
-    let last: Scheduled | undefined
-    for (const edit of device.residents) {
-      if (edit.place === 'blocked') return edit
-      if (edit.place === 'resident' && (last === undefined || this.#better(last, edit, device) === last)) last = edit
-    }
-    return last
-  }
-
-  /** A waiting edit, if the device may prepare it: a lower level always may, within one level it must be affordable. */
-  #entrant(device: DeviceState, edit: Scheduled | undefined): Scheduled | undefined {
-    const last = edit === undefined || edit.key === drawing ? undefined : this.#last(device)
-    if (edit === undefined || last === undefined || last.place === 'blocked') return edit
-    if (edit.share.level < last.share.level) return edit
-    const affordable = device.allowanceMs >= displacementMs(device.prepareMs)
-    return affordable && this.#better(edit, last, device) === edit ? edit : undefined
-  }
-
-  /** A new edit enters a device, and another gives up its place if need be. */
-  #enter(device: DeviceState, edit: Scheduled): void {
-    const last = edit.key === drawing ? undefined : this.#last(device)
-    if (last === undefined) return
-    if (last.place === 'resident') device.allowanceMs -= displacementMs(device.prepareMs)
-    this.#giveUp(last)
   }
 
   /** An edit that is prepared on a device, and not running, is prepared there no longer. */
@@ -526,11 +434,6 @@ export class Schedule {
       if (edit.place === 'resident') this.#put(edit, nowMs)
     }
     device.forget.clear()
-  }
-
-  #takeOut(device: DeviceState): void {
-    this.#devices.delete(device.id)
-    this.#idle--
   }
 
   #setPlace(edit: Scheduled, place: Place): void {

@@ -15,13 +15,14 @@ import {
   type Ticket,
 } from './api.js'
 import type { BatchItem, DeviceResult, ItemResult, StepDevice } from './device.js'
+import { type Block, drawing } from './device-state.js'
 import { type Driver, LiveEdit } from './live-edit.js'
 import type { SchedulerObserver } from './observer.js'
 import { Admission, type AdmissionLimits, type Place } from './policies/admission.js'
 import type { BatchLimit } from './policies/batch-limit.js'
 import { canFinish } from './policies/deadlines.js'
 import { Rates } from './policies/rates.js'
-import { type Batch, type Block, Schedule, type ScheduleOptions, drawing } from './schedule.js'
+import { type Batch, Schedule, type ScheduleOptions } from './schedule.js'
 
 export interface SchedulerOptions extends ScheduleOptions {
   readonly devices: readonly StepDevice[]
@@ -299,8 +300,9 @@ export class Scheduler implements SchedulerApi {
       const edit = this.#edits.get(id)
       if (edit === undefined) continue
       edit.running = false
-      if (failed.includes(id)) this.#end(edit, { kind: 'failed', error, state: edit.state })
-      else this.#boundary(edit)
+      if (failed.includes(id) && edit.cancelledMs === undefined) {
+        this.#end(edit, { kind: 'failed', error, state: edit.state })
+      } else this.#boundary(edit)
     }
   }
 

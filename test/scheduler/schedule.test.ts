@@ -3,7 +3,8 @@
 
 import test from 'ava'
 import type { Priority } from '../../src/scheduler/api.js'
-import { type Batch, type BatchOutcome, Schedule, type ScheduleOptions, drawing } from '../../src/scheduler/schedule.js'
+import { drawing } from '../../src/scheduler/device-state.js'
+import { type Batch, type BatchOutcome, Schedule, type ScheduleOptions } from '../../src/scheduler/schedule.js'
 import { Random } from '../support/random.js'
 
 interface Wish {
