@@ -39,7 +39,7 @@ export function serveCommand(): Command {
 /** Values are checked together, later: commander would stop at the first that is wrong. */
 function toFlag(name: OptionName): Option {
   const schema = serverOptionsSchema.shape[name]
-  const usual: unknown = schema.safeParse(undefined).data
+  const { data: usual } = schema.safeParse(undefined)
   const words = `${schema.description ?? ''}${usual === undefined ? '' : ` (default: ${String(usual)})`}`
   const option = new Option(`--${flagName(name)} <value>`, words)
   return name === 'device' ? option.argParser((value, before?: string[]) => [...(before ?? []), value]) : option

@@ -7,7 +7,7 @@ import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js'
 import type { EditParameters } from '../engine/parameters.js'
 import { encodeParameters } from '../proto/codec.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
-import { type WireError, fromStatus } from '../proto/status.js'
+import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, callError } from './channel.js'
 import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
 import { type ClientEditRequest, toStartEdit } from './request.js'
@@ -111,7 +111,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       if (event.kind === 'completed') return event
       if (event.kind === 'failed') throw event.error
     }
-    throw fromStatus({ code: 1, message: 'the edit was cancelled', details: [] })
+    throw new WireError({ code: 'CANCELLED', message: 'the edit was cancelled' })
   }
 
   async *#run(): AsyncGenerator<ClientEvent, void> {

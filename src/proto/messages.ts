@@ -1,6 +1,8 @@
 // The messages of proto/flexit/v1 and google/rpc as they are sent and received. What they mean is said there.
 // As in proto3, a field that is left out when sending has its default; `?` marks those that are also left out on receipt.
 
+import type { status } from '@grpc/grpc-js'
+
 export type PresetName = 'PRESET_UNSPECIFIED' | 'PRESET_PAPER' | 'PRESET_REFERENCE'
 export type SpaceName = 'SPACE_UNSPECIFIED' | 'SPACE_LATENT' | 'SPACE_PIXELS'
 export type NumberType = 'NUMBER_TYPE_UNSPECIFIED' | 'NUMBER_TYPE_FLOAT32' | 'NUMBER_TYPE_FLOAT16'
@@ -174,7 +176,6 @@ export interface ListEditsResponse {
   nextPageToken: string
 }
 
-/** `flexit.v1.Edit`. */
 export interface EditSummary {
   editId: string
   uid: string
@@ -214,7 +215,7 @@ export interface ServerLimits {
 
 /** `google.rpc.Status`. */
 export interface Status {
-  code: number
+  code: status
   message: string
   /** `google.protobuf.Any`, whose field names are not put into camel case. */
   details: { type_url: string; value: Uint8Array }[]

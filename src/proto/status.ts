@@ -147,8 +147,8 @@ const wireCodes: readonly WireCode[] = [
   'UNIMPLEMENTED',
 ]
 
-function nameOf(code: number): WireCode {
-  return wireCodes.find((name) => Number(codes[name]) === code) ?? 'INTERNAL'
+function nameOf(code: codes): WireCode {
+  return wireCodes.find((name) => codes[name] === code) ?? 'INTERNAL'
 }
 
 /** Halves of surrogate pairs have no UTF-8, and would make grpc-js throw. */

@@ -18,7 +18,7 @@ import { CertificateFiles } from './certificate-files.js'
 import { EditDesk } from './edit-desk.js'
 import { EditorService } from './editor-service.js'
 import type { Logger } from './logger.js'
-import { Metrics } from './metrics.js'
+import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
 import type { ServerOptions } from './options.js'
 

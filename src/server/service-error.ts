@@ -9,7 +9,7 @@ export function toServiceError(error: unknown): ServiceError {
   const metadata = new Metadata()
   metadata.set('grpc-status-details-bin', serialiseStatus(status))
   return Object.assign(new Error(status.message), {
-    code: status.code as ServiceError['code'],
+    code: status.code,
     details: status.message,
     metadata,
   })

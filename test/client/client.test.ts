@@ -116,7 +116,10 @@ test('a server that drains hands the edit back, and it goes on at the next to th
   const [first, second] = [await serve(t, { allowed: 13 }), await serve(t)]
   const alone = connect(second.address)
   const client = connect([first.address, second.address])
-  t.teardown(() => (alone.close(), client.close()))
+  t.teardown(() => {
+    alone.close()
+    client.close()
+  })
   const whole = await collect(alone.edit(request))
 
   let drained: Promise<void> | undefined
@@ -137,7 +140,10 @@ test('a server that is gone: from the last latent, on another one, to the same b
   const [first, second] = [await serve(t, { allowed: 21 }), await serve(t)]
   const alone = connect(second.address)
   const client = connect([first.address, second.address])
-  t.teardown(() => (alone.close(), client.close()))
+  t.teardown(() => {
+    alone.close()
+    client.close()
+  })
   const whole = await collect(alone.edit(request))
   const events = await collect(client.edit(request), (event) => {
     if (event.kind === 'step' && event.step === 20) first.server.kill()

@@ -107,7 +107,7 @@ export class EditPeer extends Events {
   readonly #call: ClientDuplexStream<EditRequest, EditEvent>
 
   constructor(call: ClientDuplexStream<EditRequest, EditEvent>) {
-    super(call as EventStream)
+    super(call)
     this.#call = call
   }
 
