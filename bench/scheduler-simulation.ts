@@ -4,6 +4,7 @@
 import type { Priority } from '../src/scheduler/api.js'
 import { drawing } from '../src/scheduler/device-state.js'
 import { Heap } from '../src/scheduler/heap.js'
+import { type BatchLimit, unmeasured } from '../src/scheduler/policies/batch-limit.js'
 import { Schedule, type ScheduleOptions } from '../src/scheduler/schedule.js'
 
 interface Simulation {
@@ -27,11 +28,15 @@ interface Event {
 interface Result {
   /** Time that devices were busy, of the time that there was. */
   readonly utilisation: number
+  /** Time that devices prepared edits, of the time that they were busy. */
+  readonly preparing: number
   readonly jain: number
   /** Times of the decisions, sorted. */
   readonly decisionUs: Float64Array
   readonly stepsPerSecond: number
   readonly meanBatch: number
+  /** Of one device for each graph. */
+  readonly limits: ReadonlyMap<string, BatchLimit>
 }
 
 const graphs = Array.from({ length: 12 }, (_, i) => `graph ${i}`)
@@ -54,6 +59,7 @@ function simulate({ devices, waiting, tenants, batches, priorities, options = {}
   let nowMs = 0
   let nextId = 0
   let busyMs = 0
+  let preparingMs = 0
   let samples = 0
   let steps = 0
   let decisions = 0
@@ -94,6 +100,7 @@ function simulate({ devices, waiting, tenants, batches, priorities, options = {}
     const durationMs = nowMs - event.startedMs
     busyMs += durationMs
     const step = stepMs(key, entries.length)
+    preparingMs += durationMs - step
     const times = { stepMs: step, prepareMs: durationMs - step }
     schedule.update(device, { kind: 'stepped', measured: true, ...times, unknown: [] }, nowMs)
     if (key !== drawing && entries.length > 0) {
@@ -114,6 +121,10 @@ function simulate({ devices, waiting, tenants, batches, priorities, options = {}
   }
   return {
     utilisation: busyMs / (nowMs * devices),
+    preparing: preparingMs / busyMs,
+    limits: new Map(
+      names.flatMap((name) => [...schedule.batchLimits(name)].filter(([, { why }]) => why !== unmeasured)),
+    ),
     jain: jain(servedMs),
     decisionUs: decisionUs.sort(),
     stepsPerSecond: (1_000 * samples) / nowMs,
@@ -145,26 +156,29 @@ function decisionTime({ decisionUs }: Result): string {
   return `p50 ${percentile(decisionUs, 0.5).toFixed(0)} µs, p99 ${percentile(decisionUs, 0.99).toFixed(0)} µs`
 }
 
+function utilisation({ utilisation, preparing }: Result): string {
+  return `${(100 * utilisation).toFixed(2)} % (of it ${(100 * preparing).toFixed(1)} % preparing edits)`
+}
+
 const mixed: readonly Priority[] = ['interactive', 'normal', 'batch']
 const base = { devices: 64, tenants: 100, batches: 60_000, priorities: mixed }
 
 const scale = simulate({ ...base, waiting: 10_000 })
 console.log(`64 devices, 10,000 waiting edits of 100 tenants in 3 classes and ${graphs.length} graphs:`)
-console.log(`  utilisation    ${(100 * scale.utilisation).toFixed(2)} %`)
+console.log(`  utilisation    ${utilisation(scale)}`)
 console.log(`  decision       ${decisionTime(scale)}`)
 console.log(`  mean batch     ${scale.meanBatch.toFixed(1)}`)
 
 const equal = simulate({ ...base, waiting: 10_000, batches: 120_000, priorities: ['normal'] })
 console.log('100 equal tenants in one class, every tenth with ten times as many edits:')
-console.log(`  utilisation    ${(100 * equal.utilisation).toFixed(2)} %`)
+console.log(`  utilisation    ${utilisation(equal)}`)
 console.log(`  Jain's index   ${equal.jain.toFixed(4)}`)
 console.log(`  decision       ${decisionTime(equal)}`)
 
 console.log('growth of the decision with the edits that wait:')
 for (const waiting of [1_000, 3_000, 10_000, 30_000, 100_000]) {
   const result = simulate({ ...base, waiting, batches: 30_000 })
-  const utilisation = (100 * result.utilisation).toFixed(2)
-  console.log(`  ${String(waiting).padStart(7)}  ${decisionTime(result)}, utilisation ${utilisation} %`)
+  console.log(`  ${String(waiting).padStart(7)}  ${decisionTime(result)}, utilisation ${utilisation(result)}`)
 }
 
 const single = simulate({ ...base, waiting: 10_000, options: { maxBatch: 1 } })
@@ -172,3 +186,7 @@ console.log('batching, in steps of one edit per second of simulated time:')
 console.log(`  without        ${single.stepsPerSecond.toFixed(0)}`)
 console.log(`  with           ${scale.stepsPerSecond.toFixed(0)}`)
 console.log(`  ratio          ${(scale.stepsPerSecond / single.stepsPerSecond).toFixed(2)}`)
+for (const key of [graphs[0]!, graphs[4]!]) {
+  const { limit, why } = equal.limits.get(key) ?? { limit: 1, why: unmeasured }
+  console.log(`  ${key}        limit ${limit}: ${why}`)
+}

@@ -9,7 +9,6 @@ import {
   type AdmissionRequest,
   type EditListener,
   type Outcome,
-  type RefusalReason,
   type RunningEdit,
   type SchedulerApi,
   type Ticket,
@@ -18,11 +17,11 @@ import type { BatchItem, DeviceResult, ItemResult, StepDevice } from './device.j
 import { type Block, drawing } from './device-state.js'
 import { type Driver, LiveEdit } from './live-edit.js'
 import type { SchedulerObserver } from './observer.js'
-import { Admission, type AdmissionLimits, type Place } from './policies/admission.js'
+import { Admission, type AdmissionLimits } from './policies/admission.js'
 import type { BatchLimit } from './policies/batch-limit.js'
-import { canFinish } from './policies/deadlines.js'
 import { Rates } from './policies/rates.js'
 import { type Batch, Schedule, type ScheduleOptions } from './schedule.js'
+import { AdmittedTicket, checkDeadline, estimateOf, unavailable } from './tickets.js'
 
 export interface SchedulerOptions extends ScheduleOptions {
   readonly devices: readonly StepDevice[]
@@ -54,41 +53,6 @@ export interface SchedulerCounts {
   readonly blocked: number
   /** Bytes of requests of edits that did not start yet. */
   readonly bytes: number
-}
-
-class AdmittedTicket implements Ticket {
-  readonly request: AdmissionRequest
-  readonly place: Place
-  readonly deadlineMs: number | undefined
-  readonly position: number
-  readonly estimatedStartMs: number | undefined
-  readonly estimatedDurationMs: number | undefined
-  readonly #release: () => void
-  submitted = false
-
-  constructor(
-    { request, place, deadlineMs }: { request: AdmissionRequest; place: Place; deadlineMs: number | undefined },
-    { position, startMs, durationMs }: Estimate,
-    release: () => void,
-  ) {
-    this.request = request
-    this.place = place
-    this.deadlineMs = deadlineMs
-    this.position = position
-    this.estimatedStartMs = startMs
-    this.estimatedDurationMs = durationMs
-    this.#release = release
-  }
-
-  release(): void {
-    if (!this.submitted) this.#release()
-  }
-}
-
-interface Estimate {
-  readonly position: number
-  readonly startMs: number | undefined
-  readonly durationMs: number | undefined
 }
 
 export class Scheduler implements SchedulerApi {
@@ -154,17 +118,14 @@ export class Scheduler implements SchedulerApi {
   }
 
   admit(request: AdmissionRequest): Ticket {
-    const { tenant, bytes, deadlineMs } = request
     try {
       if (this.#working === 0) throw unavailable('no device', 'no device of the server works any more')
       if (this.#draining) throw unavailable('draining', 'the server is going away')
-      const estimate = this.#estimate(request)
-      if (deadlineMs !== undefined && !canFinish(estimate.startMs, estimate.durationMs, deadlineMs)) {
-        throw tooLate(estimate, deadlineMs)
-      }
-      const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
-      const admitted = { request, place, deadlineMs: deadlineMs === undefined ? undefined : this.#now() + deadlineMs }
-      return new AdmittedTicket(admitted, estimate, () => this.#admission.release(place))
+      const position = this.#schedule.ahead(request.tenant, request.priority)
+      const estimate = estimateOf(request, position, this.#working, this.#rates)
+      checkDeadline(request, estimate)
+      const place = this.#admission.admit(request.tenant, request.bytes, this.#rates.endEveryMs)
+      return new AdmittedTicket(request, place, estimate, this.#now(), () => this.#admission.release(place))
     } catch (error) {
       if (error instanceof AdmissionError) this.#observer.onRefused?.({ reason: error.reason })
       throw error
@@ -217,14 +178,6 @@ export class Scheduler implements SchedulerApi {
 
   get #working(): number {
     return this.#devices.size - this.#out.size
-  }
-
-  /** Edits that wait are taken to have as many steps as this one. */
-  #estimate({ tenant, priority, steps }: AdmissionRequest): Estimate {
-    const { stepMs, sampleMs } = this.#rates
-    const position = this.#schedule.ahead(tenant, priority)
-    if (stepMs === undefined || sampleMs === undefined) return { position, startMs: undefined, durationMs: undefined }
-    return { position, startMs: (position * steps * sampleMs) / this.#working, durationMs: steps * stepMs }
   }
 
   /** Give idle devices something to do, once all that happens now has happened. */
@@ -379,22 +332,6 @@ export class Scheduler implements SchedulerApi {
       this.#telling = false
     }
   }
-}
-
-function unavailable(reason: RefusalReason, message: string): AdmissionError {
-  return new AdmissionError({ code: 'UNAVAILABLE', reason, message, cure: 'Try another server, or this one later.' })
-}
-
-function tooLate({ startMs = 0, durationMs = 0 }: Estimate, deadlineMs: number): AdmissionError {
-  const seconds = (ms: number) => `${(ms / 1_000).toFixed(1)} s`
-  return new AdmissionError({
-    code: 'FAILED_PRECONDITION',
-    reason: 'deadline',
-    message:
-      `the edit cannot finish in the ${seconds(deadlineMs)} that its deadline leaves: ` +
-      `it would wait for about ${seconds(startMs)} and run for about ${seconds(durationMs)}`,
-    cure: 'Allow more time, or ask for fewer steps.',
-  })
 }
 
 /** An edit that brought down a worker twice, the second time alone. */

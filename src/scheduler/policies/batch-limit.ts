@@ -14,7 +14,7 @@ export interface BatchLimitOptions {
 const samples = 3
 
 /** Full batches after which the next larger size is tried again: a machine may have been busy. */
-const retryAfter = 1_000
+const retryAfter = 300
 
 /** Graphs remembered for a device. */
 const maxGraphs = 256
@@ -25,6 +25,9 @@ export interface BatchLimit {
   readonly stepMs: ReadonlyMap<number, number>
   readonly why: string
 }
+
+/** Why a limit is what it is before anything was found out. */
+export const unmeasured = 'not measured yet'
 
 interface Measured {
   count: number
@@ -39,7 +42,7 @@ class Tuner {
   #ceiling: number
   #limit = 1
   #settledSteps: number | undefined
-  #why = 'not measured yet'
+  #why: string = unmeasured
 
   constructor(maxBatch: number, gain: number) {
     this.#ceiling = maxBatch
@@ -133,8 +136,9 @@ export class BatchLimits {
     this.#tuner(device, key).halve(size)
   }
 
+  /** Expected time of a step; undefined: nothing was measured. */
   estimateMs(device: string, key: string, size: number): number | undefined {
-    return this.#tuner(device, key).estimateMs(size)
+    return this.#tuners.get(device)?.get(key)?.estimateMs(size)
   }
 
   /** What was chosen for a device's graphs, and why. */

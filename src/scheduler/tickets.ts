@@ -1,0 +1,64 @@
+// What an edit is told at admission: its place in the queue, about when it starts and how long it takes; or why not.
+// Estimates are by what was measured (policies/rates.ts); nothing is promised.
+
+import { AdmissionError, type AdmissionRequest, type RefusalReason, type Ticket } from './api.js'
+import type { Place } from './policies/admission.js'
+import { canFinish } from './policies/deadlines.js'
+import type { Rates } from './policies/rates.js'
+
+export interface Estimate {
+  readonly position: number
+  readonly startMs: number | undefined
+  readonly durationMs: number | undefined
+}
+
+export class AdmittedTicket implements Ticket {
+  readonly request: AdmissionRequest
+  readonly place: Place
+  /** On the scheduler's clock. */
+  readonly deadlineMs: number | undefined
+  readonly position: number
+  readonly estimatedStartMs: number | undefined
+  readonly estimatedDurationMs: number | undefined
+  readonly #release: () => void
+  submitted = false
+
+  constructor(request: AdmissionRequest, place: Place, estimate: Estimate, nowMs: number, release: () => void) {
+    this.request = request
+    this.place = place
+    this.deadlineMs = request.deadlineMs === undefined ? undefined : nowMs + request.deadlineMs
+    this.position = estimate.position
+    this.estimatedStartMs = estimate.startMs
+    this.estimatedDurationMs = estimate.durationMs
+    this.#release = release
+  }
+
+  release(): void {
+    if (!this.submitted) this.#release()
+  }
+}
+
+/** With `position` edits before it, which are taken to have as many steps as it has, on `devices` devices. */
+export function estimateOf({ steps }: AdmissionRequest, position: number, devices: number, rates: Rates): Estimate {
+  const { stepMs, sampleMs } = rates
+  if (stepMs === undefined || sampleMs === undefined) return { position, startMs: undefined, durationMs: undefined }
+  return { position, startMs: (position * steps * sampleMs) / devices, durationMs: steps * stepMs }
+}
+
+/** Errors: AdmissionError, for an edit that cannot finish in time. */
+export function checkDeadline({ deadlineMs }: AdmissionRequest, { startMs, durationMs }: Estimate): void {
+  if (deadlineMs === undefined || canFinish(startMs, durationMs, deadlineMs)) return
+  const seconds = (ms = 0) => `${(ms / 1_000).toFixed(1)} s`
+  throw new AdmissionError({
+    code: 'FAILED_PRECONDITION',
+    reason: 'deadline',
+    message:
+      `the edit cannot finish in the ${seconds(deadlineMs)} that its deadline leaves: ` +
+      `it would wait for about ${seconds(startMs)} and run for about ${seconds(durationMs)}`,
+    cure: 'Allow more time, or ask for fewer steps.',
+  })
+}
+
+export function unavailable(reason: RefusalReason, message: string): AdmissionError {
+  return new AdmissionError({ code: 'UNAVAILABLE', reason, message, cure: 'Try another server, or this one later.' })
+}
