@@ -118,9 +118,9 @@ class EditStream {
       write: (event, bytes) => this.#writer.write(event, bytes),
       ended: () => {
         session.detach(sink)
-        this.#release(session)
+        this.#release(session, sink)
       },
-      lost: () => this.#release(session),
+      lost: () => this.#release(session, sink),
     }
     this.#edits.set(session.id, { session, sink })
     session.attach(sink, afterSequence)
@@ -131,8 +131,8 @@ class EditStream {
     await this.#writer.write(event, eventBytes(event))
   }
 
-  #release(session: Session): void {
-    if (this.#edits.get(session.id)?.session === session) this.#edits.delete(session.id)
+  #release({ id }: Session, sink: Sink): void {
+    if (this.#edits.get(id)?.sink === sink) this.#edits.delete(id)
     this.#endIfDone()
   }
 

@@ -29,6 +29,8 @@ export interface SessionSetup {
   readonly onEnd: (session: Session) => void
 }
 
+const maxNotes = 8
+
 const seconds = (fromMs: number) => (performance.now() - fromMs) / 1000
 
 export class Session {
@@ -46,6 +48,7 @@ export class Session {
   readonly #observers = new Set<Outbox>()
   /** What an observer hears first: of steps only the last. */
   readonly #history: EditMessage[] = []
+  readonly #notes: EditMessage[] = []
   #lastStep: EditMessage | undefined
   #sequence = 0
   #status: EditStatus = 'EDIT_STATUS_PENDING'
@@ -127,10 +130,14 @@ export class Session {
     this.#move(paused ? 'EDIT_STATUS_PAUSED' : this.#started ? 'EDIT_STATUS_RUNNING' : 'EDIT_STATUS_PENDING')
   }
 
-  /** Errors: INVALID_ARGUMENT, with the edit unchanged. */
+  /** Errors, with the edit unchanged: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read. */
   async update(change: Parameters<RunningEdit['update']>[0]): Promise<void> {
     const edit = await this.submitted
     if (edit === undefined || this.#ending) return
+    if (this.#reader.behind) {
+      const cure = 'Acknowledge the events that came.'
+      throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
+    }
     edit.update(change)
     const { target: targetText, parameters } = edit.state
     this.#tell({ updated: { targetText, parameters: encodeParameters(parameters) } })
@@ -160,7 +167,7 @@ export class Session {
   /** Send events after `afterSequence` to `sink` as well. Returns how to stop. */
   observe(sink: Sink, afterSequence: number): () => void {
     const outbox = this.#outbox({ onCredit: () => undefined })
-    const past = [...this.#history, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
+    const past = [...this.#history, ...this.#notes, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
     const inOrder = past.sort((a, b) => a.sequence - b.sequence)
     for (const message of inOrder) if (message.sequence > afterSequence) outbox.push(message)
     this.#observers.add(outbox)
@@ -191,7 +198,6 @@ export class Session {
     try {
       const state = await plan.state()
       if (this.#cancelled) throw new FlexitError({ code: 'CANCELLED', message: 'cancelled' })
-      // A listener may be called before `submit` has returned.
       const edit = scheduler.submit(ticket, state, {
         onStarted: (warnings) => this.#onStarted(warnings),
         onWarnings: (warnings) => this.#warn(warnings),
@@ -342,10 +348,17 @@ export class Session {
             },
           }),
     }
-    if (body.step === undefined) this.#history.push(message)
-    else this.#lastStep = message
+    if (body.step !== undefined) this.#lastStep = message
+    else if (body.updated === undefined && body.warning === undefined) this.#history.push(message)
+    else this.#remember(message)
     this.#reader.push(message)
     for (const outbox of this.#observers) if (terminal || !outbox.behind) outbox.push(message)
+  }
+
+  /** Of updates and warnings only the last few, for there may be any number. */
+  #remember(message: EditMessage): void {
+    this.#notes.push(message)
+    if (this.#notes.length > maxNotes) this.#notes.shift()
   }
 
   /** Lossless latents make the edit wait for its reader. */

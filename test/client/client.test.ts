@@ -1,7 +1,8 @@
 // The client library against real servers: events, commands, and going on after what breaks.
 // The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
 
-import test from 'ava'
+import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
+import test, { type ExecutionContext } from 'ava'
 import { type ClientEvent, type EditRun, connect } from '../../src/client/client.js'
 import { apple, serve } from '../support-server/start.js'
 
@@ -14,6 +15,23 @@ async function collect(run: EditRun, each: (event: ClientEvent) => void | Promis
     await each(event)
   }
   return events
+}
+
+/** Passes bytes on, until all its connections are cut. */
+async function startProxy(t: ExecutionContext, target: number) {
+  const sockets = new Set<Socket>()
+  const proxy = createServer((socket) => {
+    const onwards = createConnection(target, '127.0.0.1')
+    for (const end of [socket, onwards]) sockets.add(end.on('error', () => undefined))
+    socket.pipe(onwards).pipe(socket)
+  })
+  const cut = () => sockets.forEach((socket) => socket.destroy())
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    cut()
+    proxy.close()
+  })
+  return { port: (proxy.address() as AddressInfo).port, cut }
 }
 
 const stepsOf = (events: readonly ClientEvent[]) =>
@@ -151,6 +169,26 @@ test('a server that is gone: from the last latent, on another one, to the same b
   t.deepEqual(stepsOf(events), upTo(40))
   t.deepEqual(latentOf(events), latentOf(whole))
   t.is(second.scheduler.edits[1]!.first, 17, 'it went on from the last latent, not from the beginning')
+})
+
+test('a connection that breaks: the same edit is attached again', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 11 })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const client = connect(`127.0.0.1:${proxy.port}`)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit(request), (event) => {
+    if (event.kind === 'step' && event.step === 10) {
+      proxy.cut()
+      scheduler.allow(100)
+    }
+  })
+  t.deepEqual(stepsOf(events), upTo(40))
+  t.is(events.filter(({ kind }) => kind === 'accepted').length, 1)
+  t.deepEqual(
+    events.flatMap((event) => (event.kind === 'resumed' ? [event.step] : [])),
+    [11],
+  )
+  t.is(scheduler.edits.length, 1, 'it was not started twice')
 })
 
 test('a loop that is left cancels its edit', async (t) => {

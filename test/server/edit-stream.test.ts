@@ -175,6 +175,36 @@ test('an update that is wrong changes nothing and says so', async (t) => {
   stream.end()
 })
 
+test('a flood of updates whose answers are not acknowledged is refused', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit({ stream: { windowBytes: 64 * 1024 } }) })
+  await stream.first('started')
+  for (let i = 0; i < 1000; i++) stream.send('a', { update: { targetText: `pear ${i}` } })
+  const { rejected } = await stream.first('rejected')
+  t.is(fromStatus(rejected.status!).status, 'RESOURCE_EXHAUSTED')
+  scheduler.allow(10)
+  await stream.first('completed')
+  const watching = peer.stream('Attach', { editId: 'a' })
+  await watching.over
+  t.true(watching.all.length < 15, 'observers hear of the last ones')
+  stream.end()
+})
+
+test('attaching an edit to its own stream repeats what was not acknowledged', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 1 })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('step')
+  stream.send('a', { attach: { afterSequence: 2 } })
+  await stream.first('step', () => stream.all.filter(({ step }) => step?.step === 0).length === 2)
+  scheduler.allow(10)
+  stream.end()
+  t.is(await stream.over, undefined)
+  const numbers = stream.all.map(({ sequence }) => sequence)
+  t.deepEqual(numbers, [1, 2, 3, 3, 4, 5, 6, 7, 8])
+})
+
 test('commands for edits that are not there are answered, and touch none that is', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 0 })
   const [stream, other] = [peer.edit(), peer.edit()]
