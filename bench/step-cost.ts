@@ -4,9 +4,10 @@
 
 import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { makeFolder } from '../src/engine/files.js'
 import { Engine } from '../src/engine/engine.js'
 import { cacheFolder } from '../src/engine/pack/locations.js'
 import { synthesisePack } from '../src/engine/pack/synth.js'
@@ -19,7 +20,7 @@ const seconds = (start: number) => (performance.now() - start) / 1000
 const giga = (n: number) => (n / 1e9).toFixed(0)
 
 async function measureCase(folder: string, views: number, batch: number): Promise<void> {
-  await mkdir(cacheFolder(), { recursive: true })
+  await makeFolder(cacheFolder())
   const cache = await mkdtemp(join(cacheFolder(), 'bench-'))
   const phases: string[] = []
   const starts: number[] = []

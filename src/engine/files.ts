@@ -1,9 +1,9 @@
 // Files that appear whole or not at all: written beside their place, flushed, then renamed (POSIX rename is atomic).
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { fileError } from './errors.js'
+import { fileError, systemErrorCode } from './errors.js'
 
 /**
  * Write `chunks` to `path` atomically: readers see the old file or the new one, never a part, also after a crash or on
@@ -16,7 +16,7 @@ export async function writeFileAtomic(
   const parts = typeof chunks === 'string' ? [Buffer.from(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks
   const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
   try {
-    await mkdir(dirname(path), { recursive: true })
+    await makeFolder(dirname(path))
     const file = await open(temporary, 'wx')
     try {
       for await (const part of parts) await file.writeFile(part)
@@ -28,5 +28,25 @@ export async function writeFileAtomic(
   } catch (error) {
     await rm(temporary, { force: true }).catch(() => undefined)
     throw fileError(error, path, 'write')
+  }
+}
+
+/**
+ * Create a folder and those above it, as far as they are missing. Node's recursive mkdir is not used: it never returns
+ * where a file system goes on answering ENOENT, as /proc does. Errors: those of the file system, untranslated.
+ */
+export async function makeFolder(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path).catch(async (error: unknown) => {
+      if (systemErrorCode(error) !== 'EEXIST' || !(await stat(path)).isDirectory()) throw error
+    })
+  try {
+    await make()
+  } catch (error) {
+    const parent = dirname(path)
+    const isThere = () => stat(parent).then(Boolean, () => false)
+    if (systemErrorCode(error) !== 'ENOENT' || (await isThere())) throw error
+    await makeFolder(parent)
+    await make()
   }
 }

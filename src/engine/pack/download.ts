@@ -1,10 +1,10 @@
 // Downloads a file of a pack: resumed after broken connections, checked, and in its place only when whole.
 // Follows RFC 9110 (Range, If-Range, Retry-After) and the Hugging Face hub's resolve addresses with their X-Linked headers.
 
-import { mkdir } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ErrorCode, FlexitError, fileError, invalidArgument, systemErrorCode } from '../errors.js'
+import { makeFolder } from '../files.js'
 import { PartFile } from './part-file.js'
 
 export interface Progress {
@@ -83,7 +83,7 @@ class SourceFailure extends Error {
 export async function downloadFile(options: DownloadOptions): Promise<Downloaded> {
   const { path, signal } = options
   const hub = readHub(options)
-  await mkdir(dirname(path), { recursive: true }).catch((error: unknown) => {
+  await makeFolder(dirname(path)).catch((error: unknown) => {
     throw fileError(error, path, 'download to')
   })
   const part = await PartFile.open(`${path}.part`)

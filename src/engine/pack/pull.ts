@@ -3,10 +3,10 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { mkdir, open, readdir, rm, stat } from 'node:fs/promises'
+import { open, readdir, rm, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { FlexitError, fileError, systemErrorCode } from '../errors.js'
-import { writeFileAtomic } from '../files.js'
+import { makeFolder, writeFileAtomic } from '../files.js'
 import { type DownloadOptions, type Progress, downloadFile } from './download.js'
 import { absentFiles, isPackPath, packsFolder, resolvePack, selectNetworks, shippedFolder } from './locations.js'
 import { type Manifest, type PackFile, readManifest, requiredFiles } from './manifest.js'
@@ -166,7 +166,7 @@ async function lock(folder: string): Promise<() => Promise<void>> {
     await rm(own, { force: true })
   }
   try {
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder)
     // One that a process of the same number has left behind (in containers numbers repeat).
     await rm(own, { force: true })
     await (await open(own, 'wx')).close()
