@@ -221,6 +221,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   /** Wait a little, more each time; the first time at the same server. Gives up in the end. */
   async #tryAgain(error: WireError | undefined, again: () => ClientEvent[]): Promise<ClientEvent[]> {
+    // The server that cannot be reached gives the edit up by itself.
+    if (this.#cancelled && this.#attempts > 0) return [this.#cancellation()]
     this.#lostMs ??= performance.now()
     const enough = this.#heard
       ? performance.now() - this.#lostMs > this.#options.reconnectMs
@@ -243,7 +245,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   #startAnew(): ClientEvent[] {
-    if (this.#cancelled) return [{ kind: 'cancelled', point: toPoint(this.#start.resumeFrom) }]
+    if (this.#cancelled) return [this.#cancellation()]
     this.#starts += 1
     this.#recovering = this.#heard
     this.#wireId = `${this.id}:${this.#starts}`
@@ -281,6 +283,10 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   #send(command: Omit<EditRequest, 'editId'>): void {
     if (this.#call !== undefined && this.#over === undefined) this.#call.write({ editId: this.#wireId, ...command })
+  }
+
+  #cancellation(): ClientEvent {
+    return { kind: 'cancelled', point: toPoint(this.#start.resumeFrom) }
   }
 
   #failure(error: WireError): ClientEvent {

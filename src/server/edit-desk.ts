@@ -68,7 +68,7 @@ export class EditDesk {
     const { scheduler, pack, options, metrics, logger } = this.#setup
     try {
       if (this.#draining) throw draining()
-      const plan = planStart(request, pack, options)
+      const { plan, load } = planStart(request, pack, options)
       const { priority, bytes, steps, deadlineMs } = plan
       const ticket = scheduler.admit({
         tenant,
@@ -84,7 +84,7 @@ export class EditDesk {
       }
       const index = this.#count++
       const common = { scheduler, metrics, logger, disconnectGraceMs, onEnd }
-      const session = new Session({ id, index, tenant, plan, ...common }, ticket, plan.firstStep)
+      const session = new Session({ id, index, tenant, plan, ...common }, ticket, load)
       this.registry.add(session)
       return session
     } catch (error) {

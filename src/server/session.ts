@@ -13,7 +13,7 @@ import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/ap
 import type { Logger } from './logger.js'
 import { type Metrics, isOver, label } from './metrics.js'
 import { type EditMessage, Outbox, type OutboxEvents, type Sink, eventBytes } from './outbox.js'
-import { type PictureWish, type StartPlan, formatName } from './start-request.js'
+import { type LoadState, type PictureWish, type StartPlan, formatName } from './start-request.js'
 
 export interface SessionSetup {
   readonly id: string
@@ -38,8 +38,6 @@ export class Session {
   readonly tenant: string
   readonly index: number
   readonly uid = randomUUID()
-  /** Resolves when the scheduler has the edit; with undefined where it ended before. */
-  readonly submitted: Promise<RunningEdit | undefined>
   readonly #setup: SessionSetup
   readonly #logger: Logger
   readonly #createTimeMs = Date.now()
@@ -56,6 +54,7 @@ export class Session {
   #ending = false
   #forgotten = false
   #step: number
+  #steps: number
   #startedMs: number | undefined
   #steppedMs: number | undefined
   #cancelled = false
@@ -64,17 +63,23 @@ export class Session {
   /** Set when the deadline has passed. */
   #overdue: WireError | undefined
   #running: RunningEdit | undefined
+  /** Resolves when the scheduler has the edit; with undefined where it has ended. */
+  #submitted: Promise<RunningEdit | undefined>
   #grace: NodeJS.Timeout | undefined
   #deadline: NodeJS.Timeout | undefined
 
-  /** Takes `ticket` over. The first event, `accepted`, is there when this returns. */
-  constructor(setup: SessionSetup, ticket: Ticket, firstStep: number) {
+  /**
+   * Takes `ticket` over. The first event, `accepted`, is there when this returns. `load` is not kept, for it holds the
+   * request's picture.
+   */
+  constructor(setup: SessionSetup, ticket: Ticket, load: LoadState) {
     const { id, index, tenant, plan, metrics, logger } = setup
     this.id = id
     this.index = index
     this.tenant = tenant
     this.#setup = setup
-    this.#step = firstStep
+    this.#step = plan.firstStep
+    this.#steps = plan.parameters.steps
     this.#logger = logger.child({ editId: id, uid: this.uid, tenant })
     this.#reader = this.#outbox({ onCredit: () => this.#hold() })
     metrics.moved(undefined, this.#status)
@@ -91,7 +96,7 @@ export class Session {
     })
     this.#logger.info({ position, steps: plan.steps, priority: plan.priority }, 'edit accepted')
     if (plan.deadlineMs !== undefined) this.#limitTime(plan.deadlineMs)
-    this.submitted = this.#submit(ticket)
+    this.#submitted = this.#submit(ticket, load)
   }
 
   get status(): EditStatus {
@@ -104,8 +109,12 @@ export class Session {
 
   get summary(): EditSummary {
     const { id: editId, uid } = this
-    const { steps } = this.#running?.state.parameters ?? this.#setup.plan.parameters
-    const counters = { step: this.#step, steps, sequence: this.#sequence, createTimeMs: this.#createTimeMs }
+    const counters = {
+      step: this.#step,
+      steps: this.#steps,
+      sequence: this.#sequence,
+      createTimeMs: this.#createTimeMs,
+    }
     return { editId, uid, status: this.#status, ...counters }
   }
 
@@ -117,12 +126,12 @@ export class Session {
   }
 
   async accept(step?: number): Promise<void> {
-    const edit = await this.submitted
+    const edit = await this.#submitted
     if (!this.#ending) edit?.accept(step)
   }
 
   async pause(paused: boolean): Promise<void> {
-    const edit = await this.submitted
+    const edit = await this.#submitted
     if (edit === undefined || this.#ending) return
     if (paused) edit.pause()
     else edit.resume()
@@ -132,7 +141,7 @@ export class Session {
 
   /** Errors, with the edit unchanged: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read. */
   async update(change: Parameters<RunningEdit['update']>[0]): Promise<void> {
-    const edit = await this.submitted
+    const edit = await this.#submitted
     if (edit === undefined || this.#ending) return
     if (this.#reader.behind) {
       const cure = 'Acknowledge the events that came.'
@@ -140,6 +149,7 @@ export class Session {
     }
     edit.update(change)
     const { target: targetText, parameters } = edit.state
+    this.#steps = parameters.steps
     this.#tell({ updated: { targetText, parameters: encodeParameters(parameters) } })
   }
 
@@ -193,10 +203,10 @@ export class Session {
     return this.#startedMs !== undefined
   }
 
-  async #submit(ticket: Ticket): Promise<RunningEdit | undefined> {
-    const { plan, scheduler } = this.#setup
+  async #submit(ticket: Ticket, load: LoadState): Promise<RunningEdit | undefined> {
+    const { scheduler } = this.#setup
     try {
-      const state = await plan.state()
+      const state = await load()
       if (this.#cancelled) throw new FlexitError({ code: 'CANCELLED', message: 'cancelled' })
       const edit = scheduler.submit(ticket, state, {
         onStarted: (warnings) => this.#onStarted(warnings),
@@ -313,6 +323,9 @@ export class Session {
     this.#ending = true
     clearTimeout(this.#grace)
     clearTimeout(this.#deadline)
+    // The edit holds arrays that nobody needs any more.
+    this.#running = undefined
+    this.#submitted = Promise.resolve(undefined)
     const outcome = label(status)
     metrics.editSeconds.observe({ outcome }, seconds(this.#admittedMs))
     this.#move(status)

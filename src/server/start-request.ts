@@ -45,9 +45,10 @@ export interface StartPlan {
   readonly steps: number
   /** [C, h, w] of the latent. */
   readonly shape: readonly number[]
-  /** Decode the picture and put the state together. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED. */
-  readonly state: () => Promise<EditState>
 }
+
+/** Decode the picture and put the state together. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED. */
+export type LoadState = () => Promise<EditState>
 
 const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
 const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
@@ -56,7 +57,11 @@ const leastWindowBytes = 64 * 1024
 const usualWindowBytes = 4 * 1024 ** 2
 
 /** Check a request. Errors: INVALID_ARGUMENT (naming the field), NOT_FOUND (another pack). */
-export function planStart(request: StartEdit, pack: Pack, options: ServerOptions): StartPlan {
+export function planStart(
+  request: StartEdit,
+  pack: Pack,
+  options: ServerOptions,
+): { readonly plan: StartPlan; readonly load: LoadState } {
   const { image, sourceText, targetText, resumeFrom } = request
   checkPack(request.pack, pack)
   if (image.length === 0)
@@ -90,8 +95,7 @@ export function planStart(request: StartEdit, pack: Pack, options: ServerOptions
     const message = `the state belongs to another pack, or to another version of ${pack.manifest.name}`
     throw invalidArgument('resume_from.pack_digest', message, 'Resume it on a server with the pack that made it.')
   }
-  const { size, background } = pack.manifest.image
-  return {
+  const plan: StartPlan = {
     parameters,
     stream,
     priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
@@ -101,13 +105,14 @@ export function planStart(request: StartEdit, pack: Pack, options: ServerOptions
     firstStep: step,
     steps: parameters.steps - step,
     shape,
-    state: async () => {
-      const { maxImageBytes, maxImagePixels } = options
-      const limits = { maxBytes: maxImageBytes, maxPixels: maxImagePixels, svg: false }
-      const picture = await readPicture(image, { height: size, width: size, background, ...limits })
-      return { pack: pack.digest, parameters, source: sourceText, target: targetText, picture, step, z }
-    },
   }
+  const load: LoadState = async () => {
+    const { size, background } = pack.manifest.image
+    const limits = { maxBytes: options.maxImageBytes, maxPixels: options.maxImagePixels, svg: false }
+    const picture = await readPicture(image, { height: size, width: size, background, ...limits })
+    return { pack: pack.digest, parameters, source: sourceText, target: targetText, picture, step, z }
+  }
+  return { plan, load }
 }
 
 /** The change that an update asks for. Errors: INVALID_ARGUMENT. */

@@ -191,6 +191,21 @@ test('a connection that breaks: the same edit is attached again', async (t) => {
   t.is(scheduler.edits.length, 1, 'it was not started twice')
 })
 
+test('cancelling while no server can be reached ends the edit here', async (t) => {
+  const { address, server } = await serve(t, { allowed: 13 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  const events = await collect(run, (event) => {
+    if (event.kind !== 'step' || event.step !== 12) return
+    server.kill()
+    run.cancel()
+  })
+  const last = events.at(-1)
+  t.is(last?.kind, 'cancelled')
+  if (last?.kind === 'cancelled') t.is(last.point?.step, 9, 'with the last latent that came')
+})
+
 test('a loop that is left cancels its edit', async (t) => {
   const { address, scheduler, peer } = await serve(t, { allowed: 1 })
   const client = connect(address)
