@@ -93,7 +93,6 @@ export class Scheduler implements SchedulerApi {
       now: this.#now,
       onWish: (edit) => {
         if (!edit.running) this.#boundary(edit)
-        else if (edit.cancelledMs !== undefined) this.#schedule.remove(edit.id)
         this.#pump()
         this.#tell()
       },

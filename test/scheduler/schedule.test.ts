@@ -128,6 +128,23 @@ test('device time is shared by weight, whatever a step costs', (t) => {
   t.true(Math.abs(ratio - 3) < 0.3, `ratio ${ratio.toFixed(2)}`)
 })
 
+test('tenants take turns, however many edits wait', (t) => {
+  const stage = new Stage(single)
+  const tenants = ['x', 'y', 'z'].map((tenant, i) =>
+    Array.from({ length: 10 * (i + 1) }, () => stage.add({ tenant, key: `graph ${i % 2}` })),
+  )
+  for (let i = 0; i < 30; i++) {
+    const [id] = stage.ids()
+    stage.end()
+    stage.taken.set(id!, 1)
+    stage.schedule.remove(id!)
+  }
+  t.deepEqual(
+    tenants.map((ids) => ids.filter((id) => stage.stepsOf(id) > 0).length),
+    [10, 10, 10],
+  )
+})
+
 test('a tenant that was away has saved up nothing, and one that comes and goes is forgiven nothing', (t) => {
   const stage = new Stage(single)
   const steady = stage.add({ tenant: 'steady' })
@@ -144,6 +161,17 @@ test('a tenant that was away has saved up nothing, and one that comes and goes i
     stage.schedule.remove(hopping)
   }
   t.true(Math.abs(stage.stepsOf(steady) - before - 20) <= 1, `${stage.stepsOf(steady) - before} of 40 steps`)
+})
+
+test('a tenant whose edit moved to another class saves up nothing in the old one', (t) => {
+  const stage = new Stage(single)
+  stage.add({ tenant: 'steady' })
+  const moved = stage.add({ tenant: 'mover' })
+  stage.schedule.setPriority(moved, 'batch', 0)
+  stage.run(100)
+  const back = stage.add({ tenant: 'mover' })
+  stage.run(20)
+  t.true(Math.abs(stage.stepsOf(back) - 10) <= 1)
 })
 
 test('a paused tenant saves up nothing', (t) => {
@@ -286,6 +314,20 @@ test('a device keeps no more edits prepared than allowed: blocked ones give up t
   stage.end()
   stage.schedule.block(second, 'held', false, 0)
   t.deepEqual(stage.next()?.entries, [{ id: first, fresh: false }])
+})
+
+test('what is prepared goes on for a while before what is not, but not for long', (t) => {
+  const stage = new Stage(single)
+  stage.add()
+  stage.next()
+  stage.end({ prepareMs: 50 })
+  const other = stage.add({ tenant: 'y' })
+  let steps = 0
+  while (!stage.ids().includes(other)) {
+    stage.end()
+    steps++
+  }
+  t.true(Math.abs(steps - 20) <= 6, `${steps} steps of 10 ms, where preparing takes 50 ms`)
 })
 
 test('where preparing is dear, tenants take turns after long stretches', (t) => {

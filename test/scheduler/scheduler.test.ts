@@ -191,6 +191,17 @@ test('an edit is accepted at a later step, and one that is past counts as now', 
   t.is(z(past), latent('cat', 2))
 })
 
+test('an update that comes after an accept comes too late', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit(newState('cat', { steps: 9 }))
+  await turn()
+  await stage.device.step()
+  run.edit.accept()
+  run.edit.update({ target: 'horse' })
+  await stage.finish()
+  t.like(run.outcome(), { kind: 'completed', state: { target: 'cat', step: 1 } })
+})
+
 test('an edit that is accepted before its first step is its input, drawn; even while it is paused', async (t) => {
   const stage = new Stage()
   const run = stage.submit()
@@ -353,6 +364,13 @@ test('a cancel during a step that crashes is a cancel', async (t) => {
   await stage.device.crash()
   t.deepEqual(run.heard, ['cancelled'])
   t.is(stage.device.batch, undefined)
+
+  const again = stage.submit()
+  await turn()
+  await stage.device.crash()
+  again.edit.cancel()
+  await stage.device.crash()
+  t.deepEqual(again.heard, ['cancelled'])
 })
 
 test('a device that keeps crashing is taken out; when none is left, edits are handed back', async (t) => {
@@ -432,6 +450,25 @@ test('admission: limits, deadlines, tickets', async (t) => {
   t.deepEqual(refused, ['edits', 'deadline', 'deadline'])
 })
 
+test('who is refused comes back at the rate at which edits end', async (t) => {
+  const stage = new Stage({ limits: { edits: 2 }, maxBatch: 1 })
+  for (let i = 0; i < 2; i++) {
+    stage.nowMs += 300
+    stage.submit().edit.cancel()
+  }
+  const waiting = [stage.submit(), stage.submit()]
+  t.like(
+    t.throws(() => stage.submit(), { instanceOf: AdmissionError }),
+    { retryAfterMs: 300 },
+  )
+  t.is(stage.scheduler.counts.bytes, 20)
+  await turn()
+  await stage.device.step()
+  t.is(stage.scheduler.counts.bytes, 10, 'the request of an edit that has started is not held')
+  await stage.finish()
+  t.true(waiting.every((run) => run.outcome()?.kind === 'completed'))
+})
+
 test('draining: no more edits, those that end in time end, the others are handed back', async (t) => {
   const stage = new Stage({ maxBatch: 1 })
   const quick = stage.submit(newState('cat', { steps: 1 }))
@@ -490,13 +527,18 @@ test('what one listener does to another edit is told after what had happened to 
   const stage = new Stage()
   let cancels = false
   const state = newState('cat', { steps: 1_000 })
-  const first = stage.submit(state, {}, () => cancels && second.edit.cancel())
+  let during: string | number | undefined
+  const first = stage.submit(state, {}, () => {
+    if (cancels) second.edit.cancel()
+    during = second.heard.at(-1)
+  })
   const second = stage.submit(state)
   await turn()
   while (stage.device.ids.length < 2) await stage.device.step()
   second.edit.pause()
   cancels = true
   await stage.device.step()
+  t.not(during, 'cancelled', 'no listener is called within another')
   t.deepEqual(second.heard.slice(-2), [second.edit.state.step - 1, 'cancelled'])
   t.is(first.outcome(), undefined)
 })

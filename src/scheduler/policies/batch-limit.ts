@@ -10,7 +10,7 @@ export interface BatchLimitOptions {
   readonly gain?: number
 }
 
-/** Steps measured at a size before it is judged; the one before them is not counted, since it warms up. */
+/** A size is judged by its best step once there were more than this many: the first one warms up. */
 const samples = 3
 
 /** Full batches after which the next larger size is tried again: a machine may have been busy. */
@@ -62,7 +62,7 @@ class Tuner {
     const known = this.#sizes.get(size)
     if (known === undefined) this.#sizes.set(size, { count: 1, bestMs: stepMs, lastMs: stepMs })
     else {
-      known.bestMs = known.count === 1 ? stepMs : Math.min(known.bestMs, stepMs)
+      known.bestMs = Math.min(known.bestMs, stepMs)
       known.lastMs += (stepMs - known.lastMs) / 4
       known.count++
     }

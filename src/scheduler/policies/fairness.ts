@@ -43,10 +43,7 @@ export class FairShares {
       share = { level: this.#level, tenant, weight, virtualMs: this.#clockMs, active: 0, order }
       this.#shares.set(tenant, share)
     }
-    if (share.active === 0) {
-      this.#ahead.delete(share)
-      share.virtualMs = Math.max(share.virtualMs, this.#clockMs)
-    }
+    if (share.active === 0) this.#ahead.delete(share)
     share.active++
     return share
   }
