@@ -33,7 +33,7 @@ async function measureCase(folder: string, views: number, batch: number): Promis
     },
   })
   try {
-    const machine = await measureMachine()
+    const before = await measureMachine()
     const { size } = engine
     const picture = {
       height: size,
@@ -50,6 +50,8 @@ async function measureCase(folder: string, views: number, batch: number): Promis
     const building =
       (starts[phases.indexOf('loading the step graph')]! - starts[phases.indexOf('building the step graph')]!) / 1000
     const loadingAndFirst = seconds(first) - building
+    // The second run allocates by the pattern of the first: it is not yet like those that follow.
+    await engine.step(edits)
     const times = []
     for (let i = 0; i < 4; i++) {
       const start = performance.now()
@@ -57,6 +59,12 @@ async function measureCase(folder: string, views: number, batch: number): Promis
       times.push(seconds(start))
     }
     times.sort((a, b) => a - b)
+    // A shared machine has its moments: its rate is the better of before and after.
+    const after = await measureMachine()
+    const machine = {
+      convolution: Math.max(before.convolution, after.convolution),
+      matrixProduct: Math.max(before.matrixProduct, after.matrixProduct),
+    }
     const median = (times[1]! + times[2]!) / 2
     const count = countOperations(stepGraph(engine.pack, specificationOf(edits[0]!.parameters)), batch)
     const ratio = idealSeconds(count, machine) / median
