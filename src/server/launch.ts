@@ -1,13 +1,12 @@
 // A server with everything below it: pack, devices with their threads, scheduler.
 // What `flexit serve` starts.
 
-import { availableParallelism } from 'node:os'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
 import { resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import { Scheduler } from '../scheduler/scheduler.js'
-import { WorkerDevice } from '../scheduler/worker-device.js'
+import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
 import { createLogger } from './logger.js'
 import { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
@@ -32,7 +31,21 @@ export async function launchServer(
   const opened: WorkerDevice[] = []
   try {
     // One after the other: the first builds the graphs that the others load.
-    for (const name of options.device) opened.push(await openDevice(name, folder, options, onProgress))
+    const wanted = options.device.map(parseDevice)
+    const shares = shareThreads(wanted)
+    for (const [i, device] of wanted.entries()) {
+      const threads = options.threads === 0 ? shares[i]! : options.threads
+      const report = onProgress && ((doing: string) => onProgress(`${formatDevice(device)}: ${doing}`))
+      opened.push(
+        await WorkerDevice.open({
+          device,
+          pack: folder,
+          threads,
+          cacheFolder: cacheFolder(),
+          ...(report && { onProgress: report }),
+        }),
+      )
+    }
     const logger = createLogger(options.logLevel)
     const metrics = new Metrics({ version, pack: pack.manifest.name })
     const devices = opened.map((device) => device.name)
@@ -54,24 +67,4 @@ export async function launchServer(
     pack.close()
     throw error
   }
-}
-
-function openDevice(
-  name: string,
-  pack: string,
-  { device, threads }: ServerOptions,
-  onProgress: ((doing: string) => void) | undefined,
-): Promise<WorkerDevice> {
-  const parsed = parseDevice(name)
-  const cpus = device.filter((other) => parseDevice(other).kind === 'cpu').length
-  const share = Math.max(1, Math.floor(availableParallelism() / Math.max(cpus, 1)))
-  return WorkerDevice.open({
-    device: parsed,
-    pack,
-    threads: threads === 0 && cpus > 1 ? share : threads,
-    cacheFolder: cacheFolder(),
-    ...(onProgress === undefined
-      ? {}
-      : { onProgress: (doing: string) => onProgress(`${formatDevice(parsed)}: ${doing}`) }),
-  })
 }

@@ -4,6 +4,9 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 import type { EditStatus } from '../proto/messages.js'
 
+/** Gauges of prom-client that have a counter's name; their sums over types stay, as `nodejs_active_handles` and so on. */
+const misnamed = ['nodejs_active_handles_total', 'nodejs_active_requests_total', 'nodejs_active_resources_total']
+
 /** From a fast GPU's milliseconds to a CPU's seconds. */
 export const stepBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 /** From a call that is answered at once to an edit of many minutes. */
@@ -39,6 +42,7 @@ export class Metrics {
       new Gauge({ name, help, labelNames, registers })
 
     collectDefaultMetrics({ register: this.registry })
+    for (const name of misnamed) this.registry.removeSingleMetric(name)
     this.edits = gauge('flexit_edits', 'Edits that have not ended.', ['state'])
     this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome'])
     this.rejected = counter('flexit_edits_rejected_total', 'Edits that were not admitted.', ['reason'])
