@@ -1,7 +1,8 @@
 // The server on the embedded pack and this CPU, in one process with its clients:
-//   node dist/bench/server.js [bits] [overhead] [cancel]        (default: all three)
+//   node dist/bench/server.js [bits] [overhead] [cancel] [soak]        (default: all)
 // bits: 64 edits over 16 connections and two devices against 64 solo runs. overhead: steps per second through the
-// server, previews and latents streamed, against the bare engine. cancel: 1,000 edits cancelled at random moments.
+// server, previews and latents streamed, against the bare engine. cancel: 1,000 edits cancelled at random moments. soak:
+// 2,000 short edits, each over a connection of its own.
 
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -141,7 +142,33 @@ async function cancel(engine: Engine): Promise<void> {
   await server.drain()
 }
 
-const cases = { bits, overhead, cancel }
+async function soak(): Promise<void> {
+  const server = await serve(['cpu'])
+  const count = 2000
+  let next = 0
+  const samples: { edits: number; mebibytes: number; handles: number }[] = []
+  const worker = async () => {
+    for (let i = next++; i < count; i = next++) {
+      const client = clientOf(server)
+      await client.edit(request(i, { steps: 2, views: 1, networks: ['vit'] })).result()
+      client.close()
+      if (i % 250 === 249) {
+        const handles = process.getActiveResourcesInfo().length
+        samples.push({ edits: i + 1, mebibytes: Math.round(process.memoryUsage.rss() / 2 ** 20), handles })
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: 4 }, worker))
+  for (const { edits, mebibytes, handles } of samples) {
+    console.log(`soak: after ${edits} edits ${mebibytes} MiB, ${handles} active resources`)
+  }
+  const [early, late] = [samples[3]!, samples.at(-1)!]
+  const slope = ((late.mebibytes - early.mebibytes) * 1024) / (late.edits - early.edits)
+  console.log(`soak: ${slope.toFixed(1)} KiB an edit in the second half`)
+  await server.drain()
+}
+
+const cases = { bits, overhead, cancel, soak }
 const wanted = process.argv.slice(2)
 const engine = await Engine.open({ pack: join(shippedFolder, 'tiny'), cacheFolder: cacheFolder() })
 for (const [name, run] of Object.entries(cases)) if (wanted.length === 0 || wanted.includes(name)) await run(engine)
