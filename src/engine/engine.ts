@@ -8,7 +8,7 @@ import { GraphCache } from './graph-cache.js'
 import type { Graph } from './graph/graph.js'
 import { Pack } from './pack/pack.js'
 import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
-import { type Picture, pictureToTensor } from './picture.js'
+import { type Picture, pictureToTensor, tensorToPicture } from './picture.js'
 import { tapCount } from './networks/lpips.js'
 import { BrokenModelError, type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
 import {
@@ -131,7 +131,7 @@ export class Engine {
   /** The picture of an edit's latent: after the last step, its result. */
   async picture(edit: Edit): Promise<Picture> {
     const { z } = edit
-    if (edit.specification.space === 'pixels') return this.#pixels(z)
+    if (edit.specification.space === 'pixels') return tensorToPicture(z, { height: this.size, width: this.size })
     const shape = [1, ...variableShape(this.pack, 'latent')]
     const session = await this.#session('decode', '', () => decodeGraph(this.pack), edit.specification)
     return this.#preview(await session.run({ z: { shape, data: z } }), 0)
@@ -326,15 +326,6 @@ export class Engine {
 
   #preview(outputs: Readonly<Record<string, Tensor>>, i: number): Picture {
     return { height: this.size, width: this.size, data: sample(outputs['preview']!, i) as Uint8Array }
-  }
-
-  /** A variable that is the picture itself, [3, H, W] in [0, 1]. */
-  #pixels(z: Float32Array): Picture {
-    const area = this.size ** 2
-    const data = Uint8Array.from({ length: area * 3 }, (_, i) =>
-      Math.round(z[(i % 3) * area + Math.floor(i / 3)]! * 255),
-    )
-    return { height: this.size, width: this.size, data }
   }
 }
 

@@ -1,11 +1,9 @@
 // Opens a weight file by what is in it, whatever it is called: safetensors, or PyTorch in any of its three formats.
 // Follows the first bytes of each format; what downloads leave in a file's place is told by name.
 
-import { FlexitError } from '../errors.js'
-import { damaged, openBytes, quoted, readBytes } from './byte-source.js'
+import { damaged, openBytes, readBytes } from './byte-source.js'
 import { openPyTorch } from './pytorch.js'
 import { openSafetensors } from './safetensors.js'
-import { tensorInfo } from './tensor-bytes.js'
 import type { TensorSource } from './tensor-source.js'
 
 type Content = 'safetensors' | 'pytorch'
@@ -19,25 +17,6 @@ const SNIFFED_BYTES = 512
  */
 export async function openCheckpoint(path: string): Promise<TensorSource> {
   return sniff(path) === 'safetensors' ? openSafetensors(path) : await openPyTorch(path)
-}
-
-/**
- * Read a tensor of a known shape; undefined is a size that may be any. Row-major float32.
- * Errors: NOT_FOUND, and DATA_LOSS naming file, tensor and both shapes.
- */
-export function readTensor(source: TensorSource, name: string, shape?: readonly (number | undefined)[]): Float32Array {
-  const found = tensorInfo(source.path, source.tensors, name).shape
-  if (shape !== undefined && !fits(found, shape))
-    throw new FlexitError({
-      code: 'DATA_LOSS',
-      message: `${source.path}: tensor ${quoted(name)} has the shape [${found.join(', ')}], not [${shape.map((size) => size ?? 'any').join(', ')}]`,
-      cure: 'Check that the file holds the network that it is named for.',
-    })
-  return source.read(name)
-}
-
-function fits(found: readonly number[], wanted: readonly (number | undefined)[]): boolean {
-  return found.length === wanted.length && wanted.every((size, axis) => size === undefined || size === found[axis])
 }
 
 function sniff(path: string): Content {

@@ -6,7 +6,8 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
-import { openCheckpoint, readTensor } from '../../../src/engine/pack/checkpoint.js'
+import { Weights } from '../../../src/engine/networks/weights.js'
+import { openCheckpoint } from '../../../src/engine/pack/checkpoint.js'
 import type { TensorSource } from '../../../src/engine/pack/tensor-source.js'
 import { damage, ourError, refuses, seededRandom } from './hostile.js'
 import { call, dict, global, int, join, pickle, text, tuple, uint } from './pickle-writer.js'
@@ -115,8 +116,8 @@ for (const protocol of [3, 4, 5]) {
 
 test('a tensor of another shape than wanted is refused', async (t) => {
   const source = await openCheckpoint(fixture('zip.pt'))
-  t.is(readTensor(source, 'transposed', [4, undefined]).length, 12)
-  await refuses(t, () => readTensor(source, 'transposed', [3, 4]), 'zip.pt', /has the shape \[4, 3\], not \[3, 4\]/)
+  t.is(new Weights(source).read('transposed', [4, undefined]).length, 12)
+  await refuses(t, () => new Weights(source).read('transposed', [3, 4]), 'zip.pt', /is \[4, 3\], expected \[3, 4\]/)
   source.close()
 })
 
@@ -338,6 +339,6 @@ test('the linear layers of LPIPS open', async (t) => {
     [...source.tensors].map(([name, { dtype, shape }]) => [name, dtype, ...shape]),
     [64, 128, 256, 512, 512].map((width, i) => [`lin${i}.model.1.weight`, 'F32', 1, width, 1, 1]),
   )
-  t.true(readTensor(source, 'lin0.model.1.weight', [1, 64, 1, 1]).every((weight) => weight >= 0))
+  t.true(new Weights(source).read('lin0.model.1.weight', [1, 64, 1, 1]).every((weight) => weight >= 0))
   source.close()
 })
