@@ -28,6 +28,7 @@ export class FakeScheduler implements SchedulerApi {
   released = 0
   readonly #options: FakeOptions
   #taken = 0
+  #allowedLater = 0
   #gone = false
 
   constructor(options: FakeOptions) {
@@ -53,14 +54,15 @@ export class FakeScheduler implements SchedulerApi {
 
   submit(_ticket: Ticket, state: EditState, listener: EditListener): RunningEdit {
     const { length, allowed = Infinity } = this.#options
-    const edit = new FakeEdit(state, listener, length, allowed, () => (this.#taken -= 1))
+    const edit = new FakeEdit(state, listener, length, allowed + this.#allowedLater, () => (this.#taken -= 1))
     this.edits.push(edit)
     if (this.#gone) edit.handBack()
     return edit
   }
 
-  /** Let every edit take `steps` more. */
+  /** Let every edit take `steps` more, also one that is yet to be submitted. */
   allow(steps: number): void {
+    this.#allowedLater += steps
     for (const edit of this.edits) edit.allow(steps)
   }
 
