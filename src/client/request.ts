@@ -30,7 +30,7 @@ export interface ClientEditRequest {
   readonly pack?: string
   /** Losses of every n-th step; 0: none. Default 1. */
   readonly stepEvery?: number
-  /** Previews of every n-th step (default 1), as WebP unless said otherwise. Default: none. */
+  /** Previews of every n-th step (default 1), as JPEG unless said otherwise. Default: none. */
   readonly previews?: PictureRequest & { readonly every?: number }
   /** Latents after every n-th step (default 1); lossless ones make the edit wait for the application. Default: none. */
   readonly latents?: {

@@ -14,6 +14,8 @@ export interface EncodeOptions {
   readonly quality?: number
   /** Pixels of the longer side. Default: as it is. */
   readonly size?: number
+  /** WebP in a third of the time, with less sharp edges of colour: for pictures that are shown for a moment. */
+  readonly fast?: boolean
 }
 
 export interface FilmstripOptions {
@@ -47,7 +49,7 @@ const formatOfExtension: Readonly<Record<string, PictureFormat>> = {
 /** The bytes of a picture file. Errors: INVALID_ARGUMENT (`quality`, `size`). */
 export async function encodePicture(
   picture: Picture,
-  { format, quality = defaultQuality, size }: EncodeOptions & { readonly format: PictureFormat },
+  { format, quality = defaultQuality, size, fast = false }: EncodeOptions & { readonly format: PictureFormat },
 ): Promise<Uint8Array> {
   checkInteger('quality', quality, 1, 100)
   if (size !== undefined) checkInteger('size', size, 1, 16_383)
@@ -56,7 +58,7 @@ export async function encodePicture(
     case 'png':
       return image.png().toBuffer()
     case 'webp':
-      return image.webp({ quality, smartSubsample: true }).toBuffer()
+      return image.webp(fast ? { quality, effort: 0 } : { quality, smartSubsample: true }).toBuffer()
     case 'jpeg':
       return image.jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer()
   }

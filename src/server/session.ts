@@ -267,7 +267,7 @@ export class Session {
 
   async #preview(picture: Picture, wish: PictureWish): Promise<PictureFile | null> {
     try {
-      const file = await encode(picture, wish)
+      const file = await encode(picture, { ...wish, fast: true })
       if (!this.#previewed) this.#setup.metrics.firstPreviewSeconds.observe(seconds(this.#admittedMs))
       this.#previewed = true
       return file
@@ -421,6 +421,9 @@ export class Session {
   }
 }
 
-async function encode(picture: Picture, { format, ...options }: PictureWish): Promise<PictureFile> {
+async function encode(
+  picture: Picture,
+  { format, ...options }: PictureWish & { fast?: boolean },
+): Promise<PictureFile> {
   return { format: formatName(format), data: await encodePicture(picture, { format, ...options }) }
 }

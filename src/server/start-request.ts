@@ -170,7 +170,7 @@ function streamWish(wish: StartEdit['stream'], { maxWindowBytes }: ServerOptions
   return {
     stepEvery,
     previewEvery: every('previews', previews),
-    preview: pictureWish('stream.previews.picture', previews?.picture, 'webp'),
+    preview: pictureWish('stream.previews.picture', previews?.picture, 'jpeg'),
     latentEvery: every('latents', latents),
     latentType: numberTypes[named('type', numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latents?.type) ?? 'float32'],
     lossless: latents?.lossless ?? false,
