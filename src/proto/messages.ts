@@ -201,6 +201,7 @@ export interface PackInfo {
   networks: string[]
   latentShape: number[]
   defaultParameters: Parameters | null
+  imageBackground: string
 }
 
 export interface ServerLimits {

@@ -172,6 +172,7 @@ function serverInfo(pack: Pack, options: ServerOptions, version: string): Omit<S
         name,
         digest: pack.digest,
         imageSize: image.size,
+        imageBackground: image.background,
         networks: pack.networkNames,
         latentShape: [...variableShape(pack, 'latent')],
         defaultParameters: encodeParameters(resolveParameters({}, pack)),

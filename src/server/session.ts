@@ -247,7 +247,7 @@ export class Session {
     this.#stepsTaken += 1
     const { step, losses, similaritySource, similarityTarget } = report
     const due = (every: number) => every > 0 && step % every === 0
-    const hasLatent = due(latentEvery) && after.z !== undefined
+    const hasLatent = latentEvery > 0 && after.step % latentEvery === 0 && after.z !== undefined
     const hasPreview = due(previewEvery)
     if (!due(stepEvery) && !hasLatent && !hasPreview) return
 

@@ -80,11 +80,11 @@ test('what is streamed is chosen', async (t) => {
   t.deepEqual(
     steps.map(({ step, preview, resumePoint }) => [step, preview != null, resumePoint != null]),
     [
-      [0, true, true],
-      [3, false, true],
+      [0, true, false],
+      [2, false, true],
       [4, true, false],
-      [6, false, true],
-      [8, true, false],
+      [5, false, true],
+      [8, true, true],
     ],
   )
   t.is(steps[0]!.preview!.format, 'PICTURE_FORMAT_JPEG')

@@ -307,7 +307,7 @@ test('health, reflection, information and metrics', async (t) => {
 
   const info = await peer.unary<ServerInfo>('GetServerInfo', {})
   t.like(info, { version: '1.2.3', devices: ['cpu'], draining: false })
-  t.like(info.packs[0], { name: 'tiny', imageSize: 64, latentShape: [...latentShape] })
+  t.like(info.packs[0], { name: 'tiny', imageSize: 64, imageBackground: 'white', latentShape: [...latentShape] })
 
   await peer.stream('RunEdit', { start: startEdit({ stream: { previews: {} } }) }).over
   await new Promise((resolve) =>
