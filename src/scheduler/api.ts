@@ -4,13 +4,13 @@ import type { EditState, StepReport } from '../engine/edit.js'
 import { FlexitError, type FlexitErrorOptions } from '../engine/errors.js'
 import type { EditParameters } from '../engine/parameters.js'
 import type { Picture } from '../engine/picture.js'
+import type { AdmissionLimit } from './policies/admission.js'
 
 /** Classes of urgency: a higher one is served before a lower one. */
 export type Priority = 'interactive' | 'normal' | 'batch'
 
 /** Why an edit was not admitted; a word for metrics. */
-export type RefusalReason =
-  'edits' | 'edits of this tenant' | 'bytes' | 'bytes of this tenant' | 'deadline' | 'draining' | 'no device'
+export type RefusalReason = AdmissionLimit | 'deadline' | 'draining' | 'no device'
 
 /** An edit that was not admitted. */
 export class AdmissionError extends FlexitError {

@@ -17,7 +17,7 @@ export interface Change {
 export interface Driver {
   onWish(edit: LiveEdit): void
   onBlock(edit: LiveEdit, reason: Block, blocked: boolean): void
-  resolve(given: Partial<EditParameters>): EditParameters
+  resolve(given: Partial<EditParameters>, pack: string): EditParameters
   now(): number
 }
 
@@ -54,8 +54,10 @@ export class LiveEdit implements RunningEdit {
     return this.#state
   }
 
+  /** Edits with the same one can share a batch: of one pack and one graph. */
   get key(): string {
-    return specificationKey(specificationOf(this.#state.parameters))
+    const { pack, parameters } = this.#state
+    return `${pack} ${specificationKey(specificationOf(parameters))}`
   }
 
   get stepsLeft(): number {
@@ -100,7 +102,7 @@ export class LiveEdit implements RunningEdit {
     const before = this.#update ?? this.#state
     const after = {
       target: target === undefined ? before.target : checkText(target, 'target'),
-      parameters: this.#driver.resolve({ ...before.parameters, ...defined(parameters) }),
+      parameters: this.#driver.resolve({ ...before.parameters, ...defined(parameters) }, this.#state.pack),
     }
     this.#check(after.parameters)
     this.#update = after

@@ -11,7 +11,8 @@ import type { DeviceBatch } from './device.js'
 export interface WorkerSetup {
   readonly device: Device
   readonly threads: number
-  readonly pack: string
+  /** Folders of the packs that it serves. */
+  readonly packs: readonly string[]
   readonly cacheFolder: string
 }
 
@@ -21,7 +22,7 @@ export interface WorkerData extends WorkerSetup {
 }
 
 export type Task =
-  /** Open the pack and make the sessions of its default parameters ready. */
+  /** Open the packs and make the sessions of their default parameters ready. */
   { readonly kind: 'open' } | { readonly kind: 'run'; readonly batch: DeviceBatch } | { readonly kind: 'close' }
 
 export type Reply =

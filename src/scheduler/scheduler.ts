@@ -25,8 +25,8 @@ import { AdmittedTicket, checkDeadline, estimateOf, unavailable } from './ticket
 
 export interface SchedulerOptions extends ScheduleOptions {
   readonly devices: readonly StepDevice[]
-  /** Fill in and check the parameters of an update: `resolveParameters` with the pack. */
-  readonly resolve: (given: Partial<EditParameters>) => EditParameters
+  /** Fill in and check the parameters of an update: `resolveParameters` with the pack of this digest. */
+  readonly resolve: (given: Partial<EditParameters>, pack: string) => EditParameters
   readonly limits?: AdmissionLimits
   readonly observer?: SchedulerObserver
   /** Monotonic, in ms. Default: `performance.now`. */

@@ -1,11 +1,11 @@
-// The thread of one device: owns an engine and the edits that it prepared. Run by piscina, one task at a time.
+// The thread of one device: owns the engines of its packs and the edits that it prepared. Run by piscina, one task at a time.
 // It answers with data, never with an exception: a task that rejects means that the thread is lost.
 
 import { parentPort } from 'node:worker_threads'
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import { Edit, type EditState } from '../engine/edit.js'
 import { Engine } from '../engine/engine.js'
-import { FlexitError } from '../engine/errors.js'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { specificationOf } from '../engine/parameters.js'
 import { formatDevice } from '../engine/runtime.js'
 import type { BatchItem, DeviceBatch } from './device.js'
@@ -18,9 +18,12 @@ import {
   errorToData,
 } from './messages.js'
 
-const { killSwitch, ...setup } = workerData as WorkerData
+/** By the digests of their packs. */
+type Engines = ReadonlyMap<string, Engine>
+
+const { killSwitch, packs, ...setup } = workerData as WorkerData
 const edits = new Map<number, Edit>()
-let opening: Promise<Engine> | undefined
+let opening: Promise<Engines> | undefined
 
 /** Set while a graph is built or loaded: times of such a task measure nothing. */
 let disturbed = false
@@ -29,15 +32,15 @@ let disturbed = false
 export async function handle(task: Task): Promise<Reply> {
   obeyKillSwitch()
   try {
-    const engine = await (opening ??= open())
+    const engines = await (opening ??= open())
     switch (task.kind) {
       case 'open':
-        await engine.warmUp()
+        for (const engine of engines.values()) await engine.warmUp()
         return { kind: 'ready' }
       case 'run':
-        return await run(engine, task.batch)
+        return await run(engines, task.batch)
       case 'close':
-        await engine.close()
+        for (const engine of engines.values()) await engine.close()
         return { kind: 'ready' }
     }
   } catch (error) {
@@ -46,15 +49,25 @@ export async function handle(task: Task): Promise<Reply> {
   }
 }
 
-function open(): Promise<Engine> {
-  return Engine.open({
-    ...setup,
-    onProgress: (doing) => {
-      disturbed = true
-      const message: ProgressMessage = { doing }
-      parentPort?.postMessage(message)
-    },
-  })
+async function open(): Promise<Engines> {
+  const onProgress = (doing: string) => {
+    disturbed = true
+    const message: ProgressMessage = { doing }
+    parentPort?.postMessage(message)
+  }
+  const engines = new Map<string, Engine>()
+  for (const pack of packs) {
+    const engine = await Engine.open({ ...setup, pack, onProgress })
+    engines.set(engine.pack.digest, engine)
+  }
+  return engines
+}
+
+/** The engine of an edit's pack. Errors: INVALID_ARGUMENT. */
+function engineOf(engines: Engines, { pack }: EditState): Engine {
+  const engine = engines.get(pack)
+  if (engine !== undefined) return engine
+  throw invalidArgument('pack', 'the pack of the edit is not one that its device has open', 'Use one that is served.')
 }
 
 /** A thread that is ended from outside while it is in ONNX Runtime takes the whole process with it (Napi::Error). */
@@ -62,7 +75,7 @@ function obeyKillSwitch(): void {
   if (Atomics.exchange(killSwitch, 0, 0) !== 0) process.exit(1)
 }
 
-async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promise<Reply> {
+async function run(engines: Engines, { kind, items, forget }: DeviceBatch): Promise<Reply> {
   for (const id of forget) edits.delete(id)
   disturbed = false
   const replies = new Map<number, ItemReply>()
@@ -71,7 +84,7 @@ async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promis
   for (const item of kind === 'step' ? items : []) {
     await perItem(item, replies, async ({ id, state }) => {
       if (state !== undefined) {
-        const edit = await engine.prepare(state)
+        const edit = await engineOf(engines, state).prepare(state)
         edits.set(id, edit)
         warnings.set(id, edit.warnings)
       }
@@ -80,8 +93,8 @@ async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promis
   }
   obeyKillSwitch()
   const preparedMs = performance.now()
-  if (kind === 'draw') for (const item of items) await perItem(item, replies, () => draw(engine, item))
-  else await step(engine, items, replies, warnings)
+  if (kind === 'draw') for (const item of items) await perItem(item, replies, () => draw(engines, item))
+  else await step(engines, items, replies, warnings)
   obeyKillSwitch()
   const reply: Reply = {
     kind: 'done',
@@ -93,15 +106,17 @@ async function run(engine: Engine, { kind, items, forget }: DeviceBatch): Promis
   return move({ [transferableSymbol]: buffers(reply.results), [valueSymbol]: reply }) as unknown as Reply
 }
 
+/** All of `items` have the same pack and the same graph. */
 async function step(
-  engine: Engine,
+  engines: Engines,
   items: readonly BatchItem[],
   replies: Map<number, ItemReply>,
   warnings: ReadonlyMap<number, readonly string[]>,
 ): Promise<void> {
   const batch = items.filter(({ id }) => edits.has(id) && !replies.has(id))
   const take = async (part: readonly BatchItem[]) => {
-    const reports = await engine.step(part.map(({ id }) => edits.get(id)!))
+    const taking = part.map(({ id }) => edits.get(id)!)
+    const reports = await engineOf(engines, taking[0]!.state).step(taking)
     part.forEach(({ id }, i) => {
       const { failure, ...report } = reports[i]!
       if (failure !== undefined) replies.set(id, { kind: 'failed', id, error: errorToData(failure) })
@@ -113,6 +128,7 @@ async function step(
     })
     return undefined
   }
+  if (batch.length === 0) return
   try {
     await take(batch)
   } catch (error) {
@@ -122,7 +138,8 @@ async function step(
 }
 
 /** The picture of a latent needs no preparation; before the first step there is none yet. */
-async function draw(engine: Engine, { id, state }: BatchItem): Promise<ItemReply> {
+async function draw(engines: Engines, { id, state }: BatchItem): Promise<ItemReply> {
+  const engine = engineOf(engines, state!)
   const edit = hasLatent(state!)
     ? new Edit(state, specificationOf(state.parameters), { z0: state.z, embeddings: new Map(), features: [] }, [])
     : await engine.prepare(state!)

@@ -39,7 +39,7 @@ export async function launchServer(
       opened.push(
         await WorkerDevice.open({
           device,
-          pack: folder,
+          packs: [folder],
           threads,
           cacheFolder: cacheFolder(),
           ...(report && { onProgress: report }),

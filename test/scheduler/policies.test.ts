@@ -5,7 +5,7 @@ import test from 'ava'
 import { AdmissionError } from '../../src/scheduler/api.js'
 import { Heap } from '../../src/scheduler/heap.js'
 import { Admission } from '../../src/scheduler/policies/admission.js'
-import { BatchLimits } from '../../src/scheduler/policies/batch-limit.js'
+import { BatchTuner } from '../../src/scheduler/policies/batch-tuner.js'
 import { canFinish, rankOf } from '../../src/scheduler/policies/deadlines.js'
 import { Rates } from '../../src/scheduler/policies/rates.js'
 import { Random } from '../support/random.js'
@@ -39,14 +39,28 @@ test('edits are limited in all and for each tenant', (t) => {
 test('bytes are limited until an edit starts', (t) => {
   const admission = new Admission({ bytes: 100, bytesPerTenant: 60 })
   const first = admission.admit('x', 60, undefined)
-  t.is(refusal(() => admission.admit('x', 1, undefined))?.reason, 'bytes of this tenant')
-  t.is(refusal(() => admission.admit('y', 41, undefined))?.reason, 'bytes')
+  t.is(refusal(() => admission.admit('x', 1, undefined))?.reason, 'waiting bytes of this tenant')
+  t.is(refusal(() => admission.admit('y', 41, undefined))?.reason, 'waiting bytes')
   admission.started(first)
-  t.deepEqual(admission.used, { edits: 1, bytes: 0 })
+  t.deepEqual(admission.used, { edits: 1, waiting: 0, bytes: 0 })
   const second = admission.admit('x', 60, undefined)
   admission.release(second)
   admission.release(first)
-  t.deepEqual(admission.used, { edits: 0, bytes: 0 })
+  t.deepEqual(admission.used, { edits: 0, waiting: 0, bytes: 0 })
+})
+
+test('waiting edits are limited until they start', (t) => {
+  const admission = new Admission({ waiting: 2, waitingPerTenant: 1 })
+  const first = admission.admit('x', 1, undefined)
+  t.is(refusal(() => admission.admit('x', 1, undefined))?.reason, 'waiting edits of this tenant')
+  admission.started(first)
+  admission.started(first)
+  admission.admit('x', 1, undefined)
+  const third = admission.admit('y', 1, undefined)
+  t.is(refusal(() => admission.admit('z', 1, undefined))?.reason, 'waiting edits')
+  admission.release(third)
+  admission.admit('z', 1, undefined)
+  t.deepEqual(admission.used, { edits: 3, waiting: 2, bytes: 2 })
 })
 
 test('who is refused is told when a place is likely free, one after another', (t) => {
@@ -90,13 +104,45 @@ test('rates follow what is measured', (t) => {
   t.deepEqual([rates.stepMs, rates.sampleMs, rates.endEveryMs], [80, 20, 50])
 })
 
+/** Take `count` steps of the batches that a tuner asks for; a step of n edits takes `stepMs(n, i)`. */
+function tune(tuner: BatchTuner, count: number, stepMs: (size: number, i: number) => number, available = 64): number[] {
+  return Array.from({ length: count }, (_, i) => {
+    const size = Math.min(tuner.limit(available), available)
+    tuner.record(size, stepMs(size, i))
+    return size
+  })
+}
+
 test('a batch limit that was settled on a busy machine is tried again', (t) => {
-  const limits = new BatchLimits({ maxBatch: 2 })
-  for (let i = 0; i < 20; i++) limits.record('a', 'k', limits.limit('a', 'k'), limits.limit('a', 'k') === 1 ? 10 : 30)
-  t.is(limits.limit('a', 'k'), 1)
-  for (let i = 0; i < 1_100; i++) limits.record('a', 'k', limits.limit('a', 'k'), 10)
-  t.is(limits.limit('a', 'k'), 2)
-  t.is(limits.limit('b', 'k'), 1)
+  const tuner = new BatchTuner(2, 1.05)
+  tune(tuner, 20, (size) => (size === 1 ? 10 : 30))
+  t.is(tuner.describe().limit, 1)
+  tune(tuner, 100, () => 10)
+  t.is(tuner.describe().limit, 2)
+  tune(tuner, 1_000, (size) => 10 * size)
+  t.is(tuner.describe().limit, 1, 'one that was settled too large, too')
+})
+
+test('the batch limit is found in noise that is larger than what a batch wins', (t) => {
+  const random = new Random(5)
+  const noisy = (winUpTo: number) => (size: number) => {
+    const ms = 30 * Math.min(size, winUpTo) ** 0.7 * (size / Math.min(size, winUpTo))
+    return ms * (1 + (random.uniform() < 0.5 ? random.uniform() : 0))
+  }
+  for (const best of [1, 4, 16]) {
+    const tuner = new BatchTuner(16, 1.05)
+    tune(tuner, 4_000, noisy(best))
+    const { limit, why } = tuner.describe()
+    t.is(limit, best, why)
+  }
+})
+
+test('sizes are compared only while there are enough edits for both', (t) => {
+  const tuner = new BatchTuner(16, 1.05)
+  t.deepEqual(new Set(tune(tuner, 50, () => 10, 3)), new Set([1, 2, 3]))
+  t.is(tuner.describe().limit, 2)
+  tune(tuner, 50, () => 10, 64)
+  t.is(tuner.describe().limit, 16)
 })
 
 test('a heap gives its items in order, whatever is moved and taken out meanwhile', (t) => {

@@ -37,7 +37,7 @@ test.after.always(async () => {
 })
 
 function open(index: number): Promise<WorkerDevice> {
-  return WorkerDevice.open({ pack, cacheFolder, threads: 1, device: { kind: 'cpu', index } })
+  return WorkerDevice.open({ packs: [pack], cacheFolder, threads: 1, device: { kind: 'cpu', index } })
 }
 
 /** Different in every parameter that may differ within a batch, and some in their graph. */
@@ -176,7 +176,7 @@ test.serial('a worker that hangs is given up', async (t) => {
   const pipe = join(hanging, 'pack.json')
   await promisify(execFile)('mkfifo', [pipe])
   const device = { kind: 'cpu', index: 2 } as const
-  const opening = WorkerDevice.open({ pack: hanging, cacheFolder, threads: 1, device, hangAfterMs: 200 })
+  const opening = WorkerDevice.open({ packs: [hanging], cacheFolder, threads: 1, device, hangAfterMs: 200 })
   await t.throwsAsync(opening, { instanceOf: FlexitError, message: /cpu:2 was lost: no sign of it for 0.2 s/ })
   await writeFile(pipe, '')
   await rm(hanging, { recursive: true })
@@ -184,7 +184,7 @@ test.serial('a worker that hangs is given up', async (t) => {
 
 test.serial('a pack that is not there is an error at start', async (t) => {
   const opening = WorkerDevice.open({
-    pack: 'models/nowhere',
+    packs: ['models/nowhere'],
     cacheFolder,
     threads: 1,
     device: { kind: 'cpu', index: 3 },
@@ -202,7 +202,7 @@ test.serial('a process with an open device exits cleanly once the device is clos
   const script = `
     import { WorkerDevice } from ${JSON.stringify(new URL('../../src/scheduler/worker-device.js', import.meta.url))}
     const [pack, cacheFolder] = process.argv.slice(1)
-    const device = await WorkerDevice.open({ pack, cacheFolder, threads: 1, device: { kind: 'cpu', index: 0 } })
+    const device = await WorkerDevice.open({ packs: [pack], cacheFolder, threads: 1, device: { kind: 'cpu', index: 0 } })
     await device.close()
     console.log('closed')`
   const child = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script, pack, cacheFolder])
