@@ -3,7 +3,8 @@
 
 import type { Priority } from './api.js'
 import { type Block, DeviceState, type Part, type Place, type Scheduled, drawing } from './device-state.js'
-import { type BatchLimit, BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
+import { BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
+import type { BatchLimit } from './policies/batch-tuner.js'
 import { rankOf } from './policies/deadlines.js'
 import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
@@ -202,11 +203,12 @@ export class Schedule {
     const { key } = leader
     this.#advance(leader)
     const alone = leader.strikes > 0
-    const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key)
-    const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
-
     const mates = alone ? [] : device.resting.filter((edit) => edit.key === key)
-    const newcomers = fairPart(mates.length + this.#waiting.count(key), this.#idle - 1)
+    const available = mates.length + this.#waiting.count(key)
+    const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key, available)
+    const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
+    const newcomers =
+      mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
       let best = parts.length < newcomers ? device.entrant(this.#waiting.firstOf(key)) : undefined
@@ -313,6 +315,20 @@ export class Schedule {
     }
     for (const edit of victims.slice(0, Math.ceil(victims.length / 2))) this.#giveUp(edit)
     return this.#waiting.first()
+  }
+
+  /** Give up edits that were to be in this batch, so that idle devices get theirs, where it pays. Returns whether it did. */
+  #spread(device: DeviceState, leader: Scheduled, mates: readonly Scheduled[]): boolean {
+    const others = this.#idle - 1
+    const extra = mates.length - fairPart(mates.length, others)
+    if (extra === 0 || this.#waiting.size >= others) return false
+    const stepMs = this.#limits.estimateMs(device.id, leader.key, mates.length)
+    const prepareMs = Math.max(...[...this.#devices.values()].map((other) => other.prepareMs))
+    // A batch of fewer edits saves a part of the step only.
+    const pays = (edit: Scheduled) => edit !== leader && movePays(edit.stepsLeft / 2, stepMs, prepareMs)
+    const movable = mates.filter(pays).sort((a, b) => b.stepsLeft - a.stepsLeft)
+    for (const edit of movable.slice(0, extra)) this.#giveUp(edit)
+    return movable.length > 0
   }
 
   /** Edits that have waited too long rise. */

@@ -290,6 +290,26 @@ test('an edit stays on its device; an idle one takes those that wait, then those
   t.deepEqual(stage.next('a')!.forget, [stolen.entries[0]!.id])
 })
 
+test('a batch is divided as soon as another device has nothing to do, unless few steps are left', (t) => {
+  for (const [prepareMs, kept] of [
+    [10, 4],
+    [1e6, 8],
+  ] as const) {
+    const stage = new Stage({ maxBatch: 8 })
+    for (let i = 0; i < 8; i++) stage.add()
+    stage.next()
+    stage.end({ prepareMs })
+    stage.run(100, ({ entries }) => 40 + entries.length)
+    stage.schedule.addDevice('b')
+    t.deepEqual(stage.ids('b'), [], 'none rests')
+    const here = stage.ids('a')
+    t.is(here.length, kept)
+    const there = stage.ids('b')
+    t.is(there.length > 0, kept < 8)
+    t.false(there.some((id) => here.includes(id)))
+  }
+})
+
 test('an edit with few steps left is not moved', (t) => {
   const stage = new Stage(single, ['a', 'b'])
   const probe = stage.add({ tenant: 'probe' })

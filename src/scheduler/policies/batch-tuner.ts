@@ -1,0 +1,148 @@
+// The largest batch of one graph on one device, found by comparing two sizes at a time, the larger twice the smaller:
+// their steps alternate, so that what else the machine does meanwhile falls on both, and the best of each count.
+
+/** Steps of each size before a comparison is decided where it is clear, and where it is not. */
+const fewSteps = 3
+const manySteps = 8
+
+/** A comparison is clear where the throughput differs by this factor from what decides it. */
+const clear = 1.15
+
+/** First steps of a size on a session measure nothing: memory is laid out during them. */
+const warmUpSteps = 2
+
+/** Full batches after which the limit is doubted again: at first few, for the machine may have been busy, then more. */
+const firstDoubt = 32
+const lastDoubt = 2048
+
+export interface BatchLimit {
+  readonly limit: number
+  /** Best time of a step for each size that was measured, since the last comparison of it. */
+  readonly stepMs: ReadonlyMap<number, number>
+  readonly why: string
+}
+
+/** Why a limit is what it is before anything was found out. */
+export const unmeasured = 'not measured yet'
+
+interface Size {
+  /** All steps ever. */
+  count: number
+  /** Steps in the present comparison, and the best of them. */
+  compared: number
+  bestMs: number
+  /** Running mean. */
+  meanMs: number
+}
+
+export class BatchTuner {
+  readonly #gain: number
+  readonly #sizes = new Map<number, Size>()
+  #ceiling: number
+  #limit = 1
+  /** The larger of the two sizes that are compared. */
+  #larger: number | undefined
+  #doubtAfter = firstDoubt
+  #fullBatches = 0
+  #doubtUp = true
+  #why: string = unmeasured
+
+  /** `gain`: throughput must grow by this factor for a batch of twice the size. */
+  constructor(maxBatch: number, gain: number) {
+    this.#ceiling = maxBatch
+    this.#gain = gain
+    this.#compare(2)
+  }
+
+  /** How many of `available` edits the next batch may have. */
+  limit(available: number): number {
+    if (this.#larger === undefined) return this.#limit
+    const smaller = this.#larger >> 1
+    const { count, compared } = this.#of(this.#larger)
+    // A size that was never tried is tried as far as it can be filled.
+    if (available < this.#larger) return count === 0 ? this.#larger : smaller
+    return compared < this.#of(smaller).compared ? this.#larger : smaller
+  }
+
+  describe(): BatchLimit {
+    const measured = [...this.#sizes].filter(([, { bestMs }]) => bestMs < Infinity)
+    return { limit: this.#limit, stepMs: new Map(measured.map(([n, { bestMs }]) => [n, bestMs])), why: this.#why }
+  }
+
+  /** A step of `size` edits took `stepMs`. */
+  record(size: number, stepMs: number): void {
+    const known = this.#of(size)
+    known.count++
+    known.meanMs += (stepMs - known.meanMs) / Math.min(known.count, 4)
+    if (known.count <= warmUpSteps) return
+    // While there are too few edits for the larger size, only the newest step of the smaller one counts.
+    const alone = this.#larger === 2 * size && this.#of(this.#larger).compared === 0
+    known.bestMs = alone ? stepMs : Math.min(known.bestMs, stepMs)
+    known.compared = alone ? 1 : known.compared + 1
+    if (this.#larger !== undefined) this.#judge(this.#larger)
+    else if (size === this.#limit && ++this.#fullBatches >= this.#doubtAfter) this.#doubt()
+  }
+
+  /** A batch of `size` did not fit into memory. */
+  halve(size: number): void {
+    this.#ceiling = Math.max(1, size >> 1)
+    this.#limit = Math.min(this.#limit, this.#ceiling)
+    this.#settle(`a batch of ${size} does not fit into memory`)
+  }
+
+  /** Expected time of a step with `size` edits, from the nearest size that was measured. */
+  estimateMs(size: number): number | undefined {
+    let nearest: [size: number, measured: Size] | undefined
+    for (const entry of this.#sizes) {
+      if (entry[1].count === 0) continue
+      if (nearest === undefined || Math.abs(entry[0] - size) < Math.abs(nearest[0] - size)) nearest = entry
+    }
+    return nearest?.[1].meanMs
+  }
+
+  #of(size: number): Size {
+    let known = this.#sizes.get(size)
+    if (known === undefined) this.#sizes.set(size, (known = { count: 0, compared: 0, bestMs: Infinity, meanMs: 0 }))
+    return known
+  }
+
+  #compare(larger: number): void {
+    this.#larger = larger <= this.#ceiling ? larger : undefined
+    if (this.#larger === undefined) {
+      this.#settle(`${this.#limit} is the largest batch that is allowed`)
+      return
+    }
+    for (const size of [larger, larger >> 1]) Object.assign(this.#of(size), { compared: 0, bestMs: Infinity })
+  }
+
+  #judge(larger: number): void {
+    const smaller = larger >> 1
+    const [large, small] = [this.#of(larger), this.#of(smaller)]
+    const steps = Math.min(large.compared, small.compared)
+    if (steps < fewSteps) return
+    const ratio = (2 * small.bestMs) / large.bestMs
+    const isClear = Math.abs(Math.log(ratio / this.#gain)) > Math.log(clear)
+    if (steps < manySteps && !isClear) return
+    const why = `a batch of ${larger} has ${ratio.toFixed(2)} times the throughput of one of ${smaller}`
+    const before = this.#limit
+    this.#limit = ratio >= this.#gain ? larger : smaller
+    if (this.#limit === larger && larger > before) this.#compare(2 * larger)
+    else this.#settle(why)
+  }
+
+  /** Compare the limit with twice it, and the next time with half of it. */
+  #doubt(): void {
+    this.#fullBatches = 0
+    this.#doubtAfter = Math.min(2 * this.#doubtAfter, lastDoubt)
+    const up = (this.#doubtUp || this.#limit === 1) && 2 * this.#limit <= this.#ceiling
+    this.#doubtUp = !up
+    const larger = up ? 2 * this.#limit : this.#limit
+    if (larger > 1) this.#compare(larger)
+  }
+
+  #settle(why: string): void {
+    this.#larger = undefined
+    this.#fullBatches = 0
+    this.#why = why
+  }
+}
