@@ -8,6 +8,7 @@ import { cacheCommand } from './cache.js'
 import { demoCommand } from './demo.js'
 import { editCommand } from './edit.js'
 import { reportError } from './errors.js'
+import { healthCommand } from './health.js'
 import { modelsCommand } from './models.js'
 import { serveCommand } from './serve.js'
 
@@ -30,7 +31,14 @@ function program(): Command {
     .description(description)
     .version(version)
     .addHelpText('after', '\nBegin with `flexit demo`: it edits a picture in seconds and needs no download.')
-  for (const command of [editCommand(), demoCommand(), modelsCommand(), cacheCommand(), serveCommand()])
+  for (const command of [
+    editCommand(),
+    demoCommand(),
+    modelsCommand(),
+    cacheCommand(),
+    serveCommand(),
+    healthCommand(),
+  ])
     root.addCommand(command)
   for (const command of everyCommand(root)) {
     command.configureOutput({ outputError: () => undefined }).exitOverride((error) => {

@@ -1,4 +1,4 @@
-// The way to one of several servers: which one is next, with which secrets, and single calls.
+// The way to one of several servers: which one is next, over which connection, with which secrets; and single calls.
 // Built on grpc-js; retries are off, for long streams would keep everything they sent (grpc-node issue 2371).
 
 import { readFileSync } from 'node:fs'
@@ -23,80 +23,179 @@ export interface TlsOptions {
   readonly key?: string
 }
 
+/** How new edits are spread over servers. */
+export type Balancing = 'pick_first' | 'round_robin' | 'weighted_round_robin'
+
 export interface ChannelOptions {
   /** Default: plain text. */
   readonly tls?: TlsOptions | true
   /** Sent as `authorization: Bearer`. */
   readonly token?: string
-  /** Probe a silent connection after so long. Default 20,000 ms. */
+  /**
+   * The server is asked so often whether it is there, and given up when nothing came for one and a half times as long.
+   * Default 20,000 ms.
+   */
   readonly keepaliveMs?: number
+  /**
+   * `pick_first`: all to the first that works. `round_robin`: of a list to the one with the fewest edits of this client,
+   * of the addresses of one name in turn. `weighted_round_robin`: to the addresses of one name by the load that they
+   * report. Default `round_robin`.
+   */
+  readonly balancing?: Balancing
+}
+
+type Call = ClientDuplexStream<EditRequest, EditEvent>
+
+interface Connection {
+  readonly client: GrpcClient
+  calls: number
+}
+
+/** One of the servers. */
+export interface Server {
+  readonly address: string
+  readonly connections: Connection[]
+  /** It failed or was full: others are asked before it until then. */
+  avoidUntilMs: number
 }
 
 /** So that a frame of a few hundred kB needs no round trips within it. */
 const flowControlWindowBytes = 4 * 1024 ** 2
 
-export class Channel {
-  readonly #addresses: readonly string[]
-  readonly #options: ChannelOptions
-  readonly #credentials: ChannelCredentials
-  readonly #clients = new Map<string, GrpcClient>()
+/** Servers and proxies take about 100 streams on a connection; the next one would wait unseen. */
+const callsPerConnection = 64
 
-  /** Errors: INVALID_ARGUMENT (no address), those of reading the files. */
+/** For single calls, which are answered at once. */
+const callMs = 20_000
+
+const policies: Readonly<Record<Balancing, object>> = {
+  pick_first: { pick_first: {} },
+  round_robin: { round_robin: {} },
+  // Edits last for minutes: the load that a call reports at its end would be an old one.
+  weighted_round_robin: {
+    weighted_round_robin: {
+      enable_oob_load_report: true,
+      oob_load_reporting_period: '1s',
+      blackout_period: '0s',
+      weight_update_period: '0.5s',
+    },
+  },
+}
+
+export class Channel {
+  readonly keepaliveMs: number
+  readonly servers: readonly Server[]
+  readonly #options: ChannelOptions
+  readonly #balancing: Balancing
+  readonly #credentials: ChannelCredentials
+  readonly #calls = new Set<Call>()
+  #turn: number
+  #closed = false
+
+  /** Errors: INVALID_ARGUMENT (no address, a policy that does not fit), those of reading the files. */
   constructor(addresses: readonly string[], options: ChannelOptions) {
     if (addresses.length === 0 || addresses.some((address) => !/^\S+:\d{1,5}$/.test(address))) {
       const given = addresses.join(', ') || 'none'
       throw invalidArgument('server', `no server can be reached at: ${given}`, 'Name it as HOST:PORT.')
     }
-    this.#addresses = addresses
+    const { keepaliveMs = 20_000, balancing = 'round_robin', tls } = options
+    if (balancing === 'weighted_round_robin' && addresses.length > 1) {
+      const cure = 'Give a name that stands for all of them (dns:///NAME:PORT), or ipv4:ADDRESS:PORT,ADDRESS:PORT.'
+      throw invalidArgument('balancing', 'weighted_round_robin is for the addresses of one name, not for a list', cure)
+    }
+    if (!(keepaliveMs > 0)) throw invalidArgument('keepaliveMs', `keepaliveMs is ${keepaliveMs}`, 'Use 20000.')
+    this.keepaliveMs = keepaliveMs
+    this.servers = addresses.map((address) => ({ address, connections: [], avoidUntilMs: 0 }))
     this.#options = options
-    this.#credentials = options.tls === undefined ? credentials.createInsecure() : secure(options.tls)
+    this.#balancing = balancing
+    this.#credentials = channelCredentials(tls)
+    this.#turn = Math.floor(Math.random() * addresses.length)
   }
 
-  /** How many servers there are to turn to. */
-  get servers(): number {
-    return this.#addresses.length
+  get closed(): boolean {
+    return this.#closed
   }
 
-  /** Open an `Edit` call to the `server`-th server, counted round and round. */
-  openEdit(server: number): ClientDuplexStream<EditRequest, EditEvent> {
+  /** Where an edit should go now: if there is a choice, not to a server that is to be avoided. */
+  choose(): Server {
+    const nowMs = performance.now()
+    const free = this.servers.filter((server) => server.avoidUntilMs <= nowMs)
+    if (free.length === 0) return this.servers.reduce((a, b) => (b.avoidUntilMs < a.avoidUntilMs ? b : a))
+    if (this.#balancing === 'pick_first') return free[0]!
+    this.#turn += 1
+    const turned = free.map((_, i) => free[(this.#turn + i) % free.length]!)
+    return turned.reduce((a, b) => (callsOf(b) < callsOf(a) ? b : a))
+  }
+
+  /** Open an `Edit` call. */
+  openEdit(server: Server): Call {
     const { path, requestSerialize, responseDeserialize } = editorService['Edit']!
     const deserialize = responseDeserialize as (bytes: Buffer) => EditEvent
-    const client = this.#client(server)
-    return client.makeBidiStreamRequest<EditRequest, EditEvent>(path, requestSerialize, deserialize, this.#metadata())
+    const connection = this.#connection(server)
+    const metadata = this.#metadata()
+    const call: Call = connection.client.makeBidiStreamRequest(path, requestSerialize, deserialize, metadata)
+    connection.calls += 1
+    this.#calls.add(call)
+    call.on('status', () => {
+      connection.calls -= 1
+      this.#calls.delete(call)
+      if (connection.calls === 0) this.#drop(server, connection)
+    })
+    return call
   }
 
-  /** Ask the first server. Errors: WireError. */
-  call<A>(method: 'CancelEdit' | 'GetEdit' | 'ListEdits' | 'GetServerInfo', request: object): Promise<A> {
+  /** Ask one server: the one that is next, if none is named. Errors: WireError. */
+  call<A>(
+    method: 'CancelEdit' | 'GetEdit' | 'ListEdits' | 'GetServerInfo',
+    request: object,
+    server = this.choose(),
+  ): Promise<A> {
     const { path, requestSerialize, responseDeserialize } = editorService[method]!
     const deserialize = responseDeserialize as (bytes: Buffer) => A
+    const { client } = this.#connection(server)
     return new Promise((resolve, reject) => {
       const onAnswer = (error: ServiceError | null, answer?: A) =>
         error === null ? resolve(answer!) : reject(callError(error))
-      this.#client(0).makeUnaryRequest(path, requestSerialize, deserialize, request, this.#metadata(), onAnswer)
+      const options = { deadline: Date.now() + callMs }
+      client.makeUnaryRequest(path, requestSerialize, deserialize, request, this.#metadata(), options, onAnswer)
     })
   }
 
+  /** End all calls, for good. */
   close(): void {
-    for (const client of this.#clients.values()) client.close()
-    this.#clients.clear()
+    this.#closed = true
+    for (const call of this.#calls) call.cancel()
+    for (const { connections } of this.servers) for (const { client } of connections.splice(0)) client.close()
   }
 
-  #client(server: number): GrpcClient {
-    const address = this.#addresses[server % this.#addresses.length]!
-    const known = this.#clients.get(address)
-    if (known !== undefined) return known
+  /** One that has room for another call. */
+  #connection({ address, connections }: Server): Connection {
+    if (this.#closed) throw clientClosed()
+    const room = connections.find(({ calls }) => calls < callsPerConnection)
+    if (room !== undefined) return room
+    const { keepaliveMs } = this
     const client = new GrpcClient(address, this.#credentials, {
       'grpc.enable_retries': 0,
       'grpc.initial_reconnect_backoff_ms': 100,
       'grpc.max_reconnect_backoff_ms': 5_000,
-      'grpc.keepalive_time_ms': this.#options.keepaliveMs ?? 20_000,
-      'grpc.keepalive_timeout_ms': 10_000,
+      'grpc.keepalive_time_ms': keepaliveMs,
+      'grpc.keepalive_timeout_ms': Math.min(10_000, keepaliveMs / 2),
       'grpc.max_receive_message_length': -1,
+      'grpc.service_config': JSON.stringify({ loadBalancingConfig: [policies[this.#balancing]] }),
+      'grpc.service_config_disable_resolution': 1,
       'grpc-node.flow_control_window': flowControlWindowBytes,
       'grpc.use_local_subchannel_pool': 1,
     })
-    this.#clients.set(address, client)
-    return client
+    const connection = { client, calls: 0 }
+    connections.push(connection)
+    return connection
+  }
+
+  /** One connection stays, for the next call. */
+  #drop({ connections }: Server, connection: Connection): void {
+    if (connections.length <= 1 || !connections.includes(connection)) return
+    connections.splice(connections.indexOf(connection), 1)
+    connection.client.close()
   }
 
   #metadata(): Metadata {
@@ -104,6 +203,14 @@ export class Channel {
     if (this.#options.token !== undefined) metadata.set('authorization', `Bearer ${this.#options.token}`)
     return metadata
   }
+}
+
+function callsOf({ connections }: Server): number {
+  return connections.reduce((sum, { calls }) => sum + calls, 0)
+}
+
+export function clientClosed(): WireError {
+  return new WireError({ code: 'CANCELLED', message: 'the client was closed', cure: 'Close it after its edits.' })
 }
 
 /** What ended a call, as one of our errors. */
@@ -119,7 +226,9 @@ export function callError(error: ServiceError): WireError {
   })
 }
 
-function secure(tls: TlsOptions | true): ChannelCredentials {
+/** Plain text, or TLS with what the files hold. Errors: those of reading the files. */
+export function channelCredentials(tls: TlsOptions | true | undefined): ChannelCredentials {
+  if (tls === undefined) return credentials.createInsecure()
   const { ca, cert, key } = tls === true ? {} : tls
   const read = (path: string | undefined) => {
     try {

@@ -7,6 +7,7 @@ import { resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import { Scheduler } from '../scheduler/scheduler.js'
 import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
+import type { Condition } from './health.js'
 import { createLogger } from './logger.js'
 import { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
@@ -49,13 +50,30 @@ export async function launchServer(
     const logger = createLogger(options.logLevel)
     const metrics = new Metrics({ version, pack: pack.manifest.name })
     const devices = opened.map((device) => device.name)
+    let progress = 0
+    const observer = schedulerMetrics(metrics, devices, logger)
     const scheduler = new Scheduler({
       devices: opened,
       resolve: (given) => resolveParameters(given, pack),
-      observer: schedulerMetrics(metrics, devices, logger),
+      observer: {
+        ...observer,
+        onStep: (event) => {
+          progress++
+          observer.onStep?.(event)
+        },
+        onEnd: (event) => {
+          progress++
+          observer.onEnd?.(event)
+        },
+      },
     })
+    const condition = (): Condition => {
+      const { waiting, running, resting } = scheduler.counts
+      const workingDevices = scheduler.devices.filter(({ status }) => status !== 'out').length
+      return { workingDevices, dueEdits: waiting + running + resting, progress }
+    }
     const handBack = () => scheduler.handBack()
-    const server = await startServer({ scheduler, handBack, pack, options, logger, version, metrics })
+    const server = await startServer({ scheduler, handBack, condition, pack, options, logger, version, metrics })
     const drain = async () => {
       await server.drain()
       await scheduler.close()

@@ -4,12 +4,12 @@
 import { Server, ServerCredentials, type ServerOptions as GrpcOptions, experimental } from '@grpc/grpc-js'
 import { ReflectionService } from '@grpc/reflection'
 import { loadSync } from '@grpc/proto-loader'
-import { HealthImplementation, protoPath as healthProtoPath } from 'grpc-health-check'
+import { protoPath as healthProtoPath } from 'grpc-health-check'
 import type { Pack } from '../engine/pack/pack.js'
 import { resolveParameters } from '../engine/parameters.js'
 import { variableShape } from '../engine/step-graph.js'
 import { encodeParameters } from '../proto/codec.js'
-import { packageDefinition, serviceName } from '../proto/definition.js'
+import { packageDefinition } from '../proto/definition.js'
 import type { ServerInfo } from '../proto/messages.js'
 import type { SchedulerApi } from '../scheduler/api.js'
 import { openToAll, readAuthFile } from './auth.js'
@@ -17,6 +17,7 @@ import { callMetrics } from './call-metrics.js'
 import { CertificateFiles } from './certificate-files.js'
 import { EditDesk } from './edit-desk.js'
 import { EditorService } from './editor-service.js'
+import { type Condition, Health } from './health.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
@@ -26,6 +27,8 @@ export interface ServerSetup {
   readonly scheduler: SchedulerApi
   /** Ask the scheduler to end every edit at its next step, with `handed-back`. */
   readonly handBack: () => void
+  /** How the scheduler is; left out: well. */
+  readonly condition?: () => Condition
   readonly pack: Pack
   readonly options: ServerOptions
   readonly logger: Logger
@@ -48,11 +51,11 @@ export interface RunningServer {
 }
 
 /** Time for last events to reach their readers, and for an edit to come to its next step. */
-const farewellMs = 10_000
+export const farewellMs = 10_000
 const messageOverheadBytes = 2 * 1024 ** 2
 
-/** How often the files of certificates are looked at. */
-const certificateIntervalMs = 5_000
+/** How often the files of certificates are looked at, and the scheduler's condition. */
+const lookIntervalMs = 5_000
 
 /** Start to listen. Errors: FAILED_PRECONDITION (ports), those of the files of tokens and certificates. */
 export async function startServer(setup: ServerSetup): Promise<RunningServer> {
@@ -63,7 +66,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const server = new Server({ ...transportOptions(options), interceptors: [callMetrics(metrics)] })
   const info = serverInfo(pack, options, version)
   new EditorService({ desk, authenticate, options, logger, info }).addToServer(server)
-  const health = new HealthImplementation({ '': 'SERVING', [serviceName]: 'SERVING' })
+  const health = new Health()
   health.addToServer(server)
   new ReflectionService({ ...packageDefinition, ...loadSync(healthProtoPath) }).addToServer(server)
 
@@ -74,12 +77,14 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     throw error
   })
 
-  const reloading = setInterval(() => reload(certificates, logger), certificateIntervalMs).unref()
+  const looking = setInterval(() => {
+    reload(certificates, logger)
+    if (setup.condition !== undefined) health.look(setup.condition(), performance.now())
+  }, lookIntervalMs).unref()
 
   const drain = async () => {
     logger.info({ drainMs: options.drainMs, edits: desk.registry.live.length }, 'draining')
-    health.setStatus('', 'NOT_SERVING')
-    health.setStatus(serviceName, 'NOT_SERVING')
+    health.drain()
     if (!(await desk.drain(options.drainMs))) {
       setup.handBack()
       await desk.ended(farewellMs)
@@ -87,7 +92,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     await shutDown(server)
     desk.registry.clear()
     metricsServer.close()
-    clearInterval(reloading)
+    clearInterval(looking)
     logger.info('ended')
   }
   let draining: Promise<void> | undefined

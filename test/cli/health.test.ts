@@ -1,0 +1,53 @@
+// `flexit health`: what it says of servers that are well, going away, or not there.
+// The server is one of the tests', with the fake scheduler.
+
+import test from 'ava'
+import { serve, startEdit } from '../support-server/start.js'
+import { flexit } from './support.js'
+
+test('a server that takes edits is well', async (t) => {
+  const { address } = await serve(t)
+  const all = await flexit(['health', '--server', address])
+  t.deepEqual(all, { code: 0, stdout: 'SERVING\n', stderr: '' })
+  const { code } = await flexit(['health', '--service', 'flexit.v1.Editor'], {
+    env: { FLEXIT_PORT: address.slice(10) },
+  })
+  t.is(code, 0, 'on this machine, at the port of the variable')
+})
+
+test('a server that drains takes no edits, and lives', async (t) => {
+  const { address, peer, server, scheduler } = await serve(t, { allowed: 1, options: { drainMs: 600_000 } })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('step')
+  const drained = server.drain()
+  const [editor, liveness] = await Promise.all([
+    flexit(['health', '--server', address, '--service', 'flexit.v1.Editor']),
+    flexit(['health', '--server', address, '--service', 'flexit.v1.Liveness']),
+  ])
+  t.is(editor.code, 1)
+  t.is(editor.stdout, 'NOT_SERVING\n')
+  t.regex(editor.stderr, /is not well: it says NOT_SERVING/)
+  t.is(liveness.code, 0)
+  scheduler.allow(10)
+  stream.end()
+  await drained
+})
+
+test('no server, no such service, and options that make no sense', async (t) => {
+  const { address } = await serve(t)
+  const [none, unknown, half, odd] = await Promise.all([
+    flexit(['health', '--server', '127.0.0.1:1']),
+    flexit(['health', '--server', address, '--service', 'flexit.v1.Nobody']),
+    flexit(['health', '--server', address, '--tls-cert', 'cert.pem']),
+    flexit(['health', '--server', 'localhost', '--timeout', '5']),
+  ])
+  t.is(none.code, 1)
+  t.regex(none.stderr, /127\.0\.0\.1:1 is not well: .*ECONNREFUSED/)
+  t.is(unknown.code, 2)
+  t.regex(unknown.stderr, /has no service "flexit\.v1\.Nobody"/)
+  t.is(half.code, 2)
+  t.regex(half.stderr, /belong together/)
+  t.is(odd.code, 2)
+  t.regex(odd.stderr, /localhost is not HOST:PORT/)
+})
