@@ -9,7 +9,7 @@ import type { Graph } from './graph/graph.js'
 import { writeOnnx } from './graph/onnx.js'
 
 /** Hash of the compiled code that builds graphs: a new version of it never meets the graphs of an old one. */
-const codeDigest = digestOf(
+export const codeDigest = digestOf(
   ['.', 'graph', 'networks', 'pack'].flatMap((folder) => {
     const path = fileURLToPath(new URL(`./${folder}/`, import.meta.url))
     const files = readdirSync(path).filter((file) => file.endsWith('.js'))

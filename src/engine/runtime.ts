@@ -4,6 +4,9 @@
 import * as ort from 'onnxruntime-node'
 import { FlexitError, invalidArgument } from './errors.js'
 
+/** The version of ONNX Runtime, on which the last bits of results depend. */
+export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common
+
 export type DeviceKind = 'cpu' | 'cuda' | 'tensorrt' | 'webgpu'
 
 /** Where a session runs: `cpu`, `cuda:0`. */
