@@ -127,7 +127,12 @@ export class Channel {
     return turned.reduce((a, b) => (callsOf(b) < callsOf(a) ? b : a))
   }
 
-  /** Open an `Edit` call. */
+  /** Ask others before this one, for so long. */
+  avoid(server: Server, ms: number): void {
+    server.avoidUntilMs = performance.now() + ms
+  }
+
+  /** Open an `Edit` call. Errors: CANCELLED, once the channel is closed. */
   openEdit(server: Server): Call {
     const { path, requestSerialize, responseDeserialize } = editorService['Edit']!
     const deserialize = responseDeserialize as (bytes: Buffer) => EditEvent

@@ -2,18 +2,26 @@
 // The protocol is proto/flexit/v1/editor.proto.
 
 import type { EditSummary, ListEditsResponse, ServerInfo } from '../proto/messages.js'
+import { WireError } from '../proto/status.js'
 import { Channel, type ChannelOptions } from './channel.js'
 import { EditRun } from './edit-run.js'
 import type { ClientEditRequest } from './request.js'
 
 export { EditRun } from './edit-run.js'
-export type { ChannelOptions, TlsOptions } from './channel.js'
+export type { Balancing, ChannelOptions, TlsOptions } from './channel.js'
 export type { AcceptedEvent, ClientEvent, CompletedEvent, EditPoint, EncodedPicture, StepEvent } from './events.js'
 export type { ClientEditRequest, PictureRequest } from './request.js'
+export type { EditParameters } from '../engine/parameters.js'
+export type { EditSummary, ServerInfo } from '../proto/messages.js'
 export { WireError } from '../proto/status.js'
 
 export interface ConnectOptions extends ChannelOptions {
-  /** How long to try to reach a server again before an edit fails. Default 60,000 ms. */
+  /**
+   * How long to look for a server that takes a new edit, while none can be reached or all are full or going away; how
+   * long they ask to wait is respected. 0: each is asked once. Default 10,000 ms.
+   */
+  readonly startMs?: number
+  /** How long to try to reach a server again for an edit that one had, before it fails. Default 60,000 ms. */
   readonly reconnectMs?: number
 }
 
@@ -25,38 +33,53 @@ export interface FlexitClient {
   edit(request: ClientEditRequest): EditRun
   /** Packs, devices, limits, versions. Errors: WireError. */
   serverInfo(): Promise<ServerInfo>
-  /** Stop an edit that another program may have started. Errors: WireError (NOT_FOUND). */
+  /** Stop an edit that another program may have started. All servers of a list are asked. Errors: WireError (NOT_FOUND). */
   cancelEdit(id: string): Promise<EditSummary>
-  /** Errors: WireError (NOT_FOUND). */
+  /** All servers of a list are asked. Errors: WireError (NOT_FOUND). */
   getEdit(id: string): Promise<EditSummary>
-  /** The caller's edits, oldest first, all pages. Errors: WireError. */
+  /** The caller's edits on each server, oldest first, all pages. Errors: WireError. */
   listEdits(): AsyncIterable<EditSummary>
-  /** Close the connections. Edits under way lose theirs. */
+  /** Close the connections. Edits under way fail here with CANCELLED; their server gives them up after a grace. */
   close(): void
 }
 
 /**
- * A client of one server (`HOST:PORT`), or of several that serve the same pack. Connects when first used.
+ * A client of one server (`HOST:PORT`), of a load balancer, of all addresses of a name (`dns:///NAME:PORT`) or of a list
+ * of servers; they serve the same pack. Connects when first used.
  * Errors: INVALID_ARGUMENT (addresses), those of reading the files of TLS.
  */
 export function connect(servers: string | readonly string[], options: ConnectOptions = {}): FlexitClient {
   const channel = new Channel(typeof servers === 'string' ? [servers] : servers, options)
-  const { reconnectMs = 60_000 } = options
+  const { startMs = 10_000, reconnectMs = 60_000 } = options
+  const patience = { startMs, reconnectMs }
   return {
-    edit: (request) => new EditRun(channel, request, { reconnectMs }),
+    edit: (request) => new EditRun(channel, request, patience),
     serverInfo: () => channel.call<ServerInfo>('GetServerInfo', {}),
-    cancelEdit: (editId) => channel.call<EditSummary>('CancelEdit', { editId }),
-    getEdit: (editId) => channel.call<EditSummary>('GetEdit', { editId }),
+    cancelEdit: (editId) => askAll<EditSummary>(channel, 'CancelEdit', editId),
+    getEdit: (editId) => askAll<EditSummary>(channel, 'GetEdit', editId),
     listEdits: () => listEdits(channel),
     close: () => channel.close(),
   }
 }
 
+/** The answer of the server that has the edit. Errors: WireError, of one that could not be asked or else NOT_FOUND. */
+async function askAll<A>(channel: Channel, method: 'CancelEdit' | 'GetEdit', editId: string): Promise<A> {
+  const answers = await Promise.allSettled(channel.servers.map((server) => channel.call<A>(method, { editId }, server)))
+  const errors: unknown[] = []
+  for (const answer of answers) {
+    if (answer.status === 'fulfilled') return answer.value
+    errors.push(answer.reason)
+  }
+  throw errors.find((error) => !(error instanceof WireError) || error.status !== 'NOT_FOUND') ?? errors[0]
+}
+
 async function* listEdits(channel: Channel): AsyncGenerator<EditSummary> {
-  let pageToken = ''
-  do {
-    const page = await channel.call<ListEditsResponse>('ListEdits', { pageToken })
-    yield* page.edits
-    pageToken = page.nextPageToken
-  } while (pageToken !== '')
+  for (const server of channel.servers) {
+    let pageToken = ''
+    do {
+      const page = await channel.call<ListEditsResponse>('ListEdits', { pageToken }, server)
+      yield* page.edits
+      pageToken = page.nextPageToken
+    } while (pageToken !== '')
+  }
 }

@@ -3,22 +3,18 @@
 
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js'
 import type { EditParameters } from '../engine/parameters.js'
 import { encodeParameters } from '../proto/codec.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
-import { type Channel, callError } from './channel.js'
+import { type Channel, type Server, clientClosed } from './channel.js'
 import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
 import { type ClientEditRequest, toStartEdit } from './request.js'
+import { type Patience, nextTry } from './retry.js'
+import { WireStream } from './wire-stream.js'
 
-export interface EditRunOptions {
-  /** How long to try to reach a server again. */
-  readonly reconnectMs: number
-}
-
-const leastBackoffMs = 50
-const mostBackoffMs = 5_000
+/** A server that handed an edit back is asked after the others for so long. */
+const handedBackMs = 10_000
 
 /**
  * An edit under way: iterate over it, once, for its events. Exactly one of completed, cancelled and failed comes last.
@@ -28,44 +24,50 @@ const mostBackoffMs = 5_000
 export class EditRun implements AsyncIterable<ClientEvent> {
   readonly id: string
   readonly #channel: Channel
-  readonly #options: EditRunOptions
+  readonly #patience: Patience
   readonly #request: ClientEditRequest
+  /** When the application gives up. */
+  readonly #deadlineMs: number
   readonly #events: AsyncGenerator<ClientEvent, void>
   /** What starts the edit anew: kept up to date with what was confirmed. */
   #start: StartEdit
   /** Its id on the present server; each start has its own. */
   #wireId: string
   #starts = 0
-  #call: ClientDuplexStream<EditRequest, EditEvent> | undefined
-  #queue: EditEvent[] = []
-  #over: WireError | 'ended' | undefined
-  #wake: () => void = () => undefined
+  #server: Server
+  #stream: WireStream | undefined
   #sequence = 0
   #dropped = 0
   /** The next step that the application has not heard of. */
   #nextStep: number
-  #server = 0
   #uid = ''
   /** Something was heard of the edit, ever. */
   #heard = false
   /** A stream was opened anew, and nothing was heard on it. */
   #recovering = false
+  /** The stream took over an edit that another one had. */
+  #attached = false
   #lostMs: number | undefined
   #attempts = 0
   #cancelled = false
   #paused = false
   #accept: { readonly step: number } | undefined
   #unconfirmed: UpdateCommand[] = []
+  #accepted = false
+  #started = false
+  readonly #warnings = new Set<string>()
 
-  constructor(channel: Channel, request: ClientEditRequest, options: EditRunOptions) {
+  constructor(channel: Channel, request: ClientEditRequest, patience: Patience) {
     this.id = request.id ?? randomUUID()
     this.#channel = channel
     this.#request = request
-    this.#options = options
+    this.#patience = patience
+    this.#deadlineMs = performance.now() + (request.deadlineMs ?? Infinity)
     this.#start = toStartEdit(request)
     this.#nextStep = request.resumeFrom?.step ?? 0
     this.#wireId = this.id
     this.#events = this.#run()
+    this.#server = channel.choose()
     this.#open({ start: this.#start })
   }
 
@@ -118,26 +120,20 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     let ended = false
     try {
       while (!ended) {
-        const message = await this.#next()
+        const stream = this.#stream
+        const message = await stream?.next()
         for (const event of message === undefined ? await this.#recover() : await this.#take(message)) {
           ended = isTerminal(event)
           yield event
         }
-        if (message !== undefined && message.sequence > 0) this.#send({ acknowledge: { sequence: message.sequence } })
+        const sequence = message?.sequence ?? 0
+        if (sequence > 0 && stream === this.#stream) this.#send({ acknowledge: { sequence } })
       }
     } finally {
       if (!ended) this.cancel()
-      this.#call?.end()
-      this.#call = undefined
+      this.#stream?.end()
+      this.#stream = undefined
     }
-  }
-
-  /** The next message, or undefined where the stream is over. */
-  async #next(): Promise<EditEvent | undefined> {
-    while (this.#queue.length === 0 && this.#over === undefined) {
-      await new Promise<void>((resolve) => (this.#wake = resolve))
-    }
-    return this.#queue.shift()
   }
 
   /** What of a message is for the application. */
@@ -148,7 +144,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       return this.#startAnew()
     }
     // Its server gave it up while this program could not be reached.
-    if (cancelled !== undefined && !this.#cancelled) {
+    if (cancelled !== undefined && !this.#cancelled && this.#attached) {
       this.#keep(cancelled.resumePoint)
       return this.#startAnew()
     }
@@ -159,11 +155,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       return this.#recovering ? this.#startAnew() : []
     }
     if (rejected !== undefined && error?.status === 'ALREADY_EXISTS') return [this.#failure(error)]
-    if (
-      failed !== undefined &&
-      this.#heard &&
-      (error?.code === 'UNAVAILABLE' || error?.code === 'RESOURCE_EXHAUSTED')
-    ) {
+    // It was not admitted.
+    const passing = error?.status === 'UNAVAILABLE' || error?.retryAfterMs !== undefined
+    if (failed !== undefined && message.sequence === 1 && passing) {
       return this.#tryAgain(error, () => this.#startAnew())
     }
 
@@ -177,7 +171,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       this.#start = { ...this.#start, parameters: accepted.parameters }
     }
     const resumed: ClientEvent[] = this.#recovering ? [{ kind: 'resumed', step: this.#nextStep }] : []
-    const again = this.#starts > 0 && (accepted !== undefined || message.started !== undefined)
+    const again = this.#starts > 0 && this.#toldBefore(message)
     this.#heard = true
     this.#recovering = false
     this.#lostMs = undefined
@@ -185,9 +179,19 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const event = toClientEvent(message, this.#dropped)
     this.#dropped = message.droppedPreviews
     if (event === undefined || again) return resumed
+    if (event.kind === 'warning') this.#warnings.add(event.message)
+    if (event.kind === 'accepted') this.#accepted = true
+    if (event.kind === 'started') this.#started = true
     if (event.kind !== 'step') return [...resumed, event]
     this.#keep(message.step!.resumePoint)
     return [...resumed, ...this.#takeStep(event)]
+  }
+
+  /** What every start says, though the application had heard it of the one before. */
+  #toldBefore({ accepted, started, warning }: EditEvent): boolean {
+    if (accepted !== undefined) return this.#accepted
+    if (started !== undefined) return this.#started
+    return warning !== undefined && this.#warnings.has(warning.message)
   }
 
   /** A step, unless it was heard of before or comes only for the library's own latents. */
@@ -208,31 +212,37 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #goOnFrom({ image, sourceText, targetText, parameters, resumePoint }: EditState): void {
     this.#start = { ...this.#start, image, sourceText, targetText, parameters, resumeFrom: resumePoint }
     // The one that handed it back is going away.
-    this.#server += 1
+    this.#channel.avoid(this.#server, handedBackMs)
+    this.#server = this.#channel.choose()
   }
 
   /** The stream broke before the edit ended. */
   async #recover(): Promise<ClientEvent[]> {
-    const error = this.#over
-    if (error === undefined || error === 'ended') return this.#tryAgain(undefined, () => this.#attach())
-    const passing = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(error.code)
+    if (this.#channel.closed) return [this.#failure(clientClosed())]
+    const over = this.#stream?.over
+    const error = over instanceof WireError ? over : streamEnded()
+    const passing = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(error.status)
     return passing ? this.#tryAgain(error, () => this.#attach()) : [this.#failure(error)]
   }
 
   /** Wait a little, more each time; the first time at the same server. Gives up in the end. */
-  async #tryAgain(error: WireError | undefined, again: () => ClientEvent[]): Promise<ClientEvent[]> {
+  async #tryAgain(error: WireError, again: () => ClientEvent[]): Promise<ClientEvent[]> {
     // The server that cannot be reached gives the edit up by itself.
     if (this.#cancelled && this.#attempts > 0) return [this.#cancellation()]
-    this.#lostMs ??= performance.now()
-    const enough = this.#heard
-      ? performance.now() - this.#lostMs > this.#options.reconnectMs
-      : this.#attempts >= this.#channel.servers
-    if (enough && error !== undefined) return [this.#failure(error)]
-    if (this.#attempts > 0 || error?.retryAfterMs !== undefined) this.#server += 1
-    const backoffMs = Math.min(leastBackoffMs * 2 ** this.#attempts, mostBackoffMs)
-    this.#attempts += 1
-    await sleep(backoffMs * (0.5 + Math.random() / 2))
-    return again()
+    const nowMs = performance.now()
+    if (nowMs >= this.#deadlineMs) return [this.#failure(overdue(error))]
+    this.#lostMs ??= nowMs
+    const attempt = this.#attempts++
+    const lostMs = nowMs - this.#lostMs
+    const tried = { attempt, lostMs, heard: this.#heard, servers: this.#channel.servers.length }
+    const delayMs = nextTry(tried, error.retryAfterMs, this.#patience)
+    if (delayMs === undefined) return [this.#failure(error)]
+    const choice = attempt > 0 || error.retryAfterMs !== undefined
+    if (choice) this.#channel.avoid(this.#server, delayMs)
+    if (choice) this.#server = this.#channel.choose()
+    const others = choice && this.#server.avoidUntilMs <= nowMs
+    await sleep(Math.min(others ? 0 : delayMs, this.#deadlineMs - nowMs))
+    return this.#channel.closed ? [this.#failure(clientClosed())] : again()
   }
 
   #attach(): ClientEvent[] {
@@ -240,6 +250,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     // Nothing was heard yet: the start may not have arrived.
     if (!this.#heard) return this.#startAnew()
     this.#open({ attach: { afterSequence: this.#sequence, uid: this.#uid } })
+    this.#attached = true
     this.#repeatWishes()
     return []
   }
@@ -251,7 +262,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#wireId = `${this.id}:${this.#starts}`
     this.#sequence = 0
     this.#dropped = 0
-    this.#open({ start: this.#start })
+    const leftMs = Math.max(1, Math.round(this.#deadlineMs - performance.now()))
+    this.#open({ start: leftMs === Infinity ? this.#start : { ...this.#start, deadlineMs: leftMs } })
     this.#repeatWishes()
     return []
   }
@@ -265,24 +277,14 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   #open(command: Omit<EditRequest, 'editId'>): void {
-    this.#call?.cancel()
-    const call = this.#channel.openEdit(this.#server)
-    this.#call = call
-    this.#queue = []
-    this.#over = undefined
-    const ifCurrent = (act: () => void) => {
-      if (this.#call !== call) return
-      act()
-      this.#wake()
-    }
-    call.on('data', (event: EditEvent) => ifCurrent(() => this.#queue.push(event)))
-    call.on('error', (error: ServiceError) => ifCurrent(() => (this.#over = callError(error))))
-    call.on('end', () => ifCurrent(() => (this.#over ??= 'ended')))
+    this.#stream?.cancel()
+    this.#stream = new WireStream(this.#channel.openEdit(this.#server), this.#channel.keepaliveMs)
+    this.#attached = false
     this.#send(command)
   }
 
   #send(command: Omit<EditRequest, 'editId'>): void {
-    if (this.#call !== undefined && this.#over === undefined) this.#call.write({ editId: this.#wireId, ...command })
+    this.#stream?.send({ editId: this.#wireId, ...command })
   }
 
   #cancellation(): ClientEvent {
@@ -292,4 +294,14 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #failure(error: WireError): ClientEvent {
     return { kind: 'failed', error, point: toPoint(this.#start.resumeFrom) }
   }
+}
+
+function streamEnded(): WireError {
+  const message = 'the server ended the stream before the edit ended'
+  return new WireError({ code: 'UNAVAILABLE', message, cure: 'Try again.' })
+}
+
+function overdue(cause: WireError): WireError {
+  const message = `the edit did not end within its deadline, for ${cause.message}`
+  return new WireError({ code: 'DEADLINE_EXCEEDED', message, cure: 'Allow more time.', cause })
 }

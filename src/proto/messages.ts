@@ -96,6 +96,7 @@ export interface EditRequest {
   resume?: object
   update?: UpdateCommand
   acknowledge?: { sequence: number }
+  ping?: { everyMs?: number }
 }
 
 export interface UpdateCommand {
@@ -138,6 +139,7 @@ export interface EventBody {
   cancelled?: { resumePoint?: ResumePoint | null }
   failed?: { status: Status | null; resumePoint?: ResumePoint | null }
   handedBack?: { state: EditState | null }
+  pong?: object
 }
 
 export interface EditEvent extends EventBody {

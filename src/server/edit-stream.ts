@@ -30,6 +30,9 @@ class EditStream {
   readonly #edits = new Map<string, { readonly session: Session; readonly sink: Sink }>()
   #halfClosed = false
   #idle: NodeJS.Timeout | undefined
+  /** Within this the client wanted to send its next command; 0: it promised nothing. */
+  #promisedMs = 0
+  #silence: NodeJS.Timeout | undefined
 
   constructor(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
     this.#call = call
@@ -49,8 +52,10 @@ class EditStream {
       for await (const request of requests) {
         await this.#handle(request)
         this.#watchIdleness()
+        this.#watchSilence()
       }
       this.#halfClosed = true
+      clearTimeout(this.#silence)
       this.#endIfDone()
     } catch (error) {
       // A stream that was cancelled while it was read.
@@ -70,7 +75,7 @@ class EditStream {
   }
 
   async #obey(id: string, request: EditRequest): Promise<void> {
-    const { start, attach, cancel, accept, pause, resume, update, acknowledge } = request
+    const { start, attach, cancel, accept, pause, resume, update, acknowledge, ping } = request
     if (start !== undefined) await this.#start(id, start)
     else if (attach !== undefined) {
       const session = this.#desk.registry.get(this.#tenant, id, attach.uid)
@@ -83,7 +88,10 @@ class EditStream {
       const session = this.#own(id)
       await session.update(planUpdate(update.targetText, update.parameters, this.#options))
     } else if (acknowledge !== undefined) this.#own(id).acknowledge(acknowledge.sequence)
-    else throw invalidArgument('command', 'the request has no command that is known here', 'Set one of `command`.')
+    else if (ping !== undefined) {
+      this.#promisedMs = ping.everyMs ?? 0
+      await this.#answer(id, { pong: {} })
+    } else throw invalidArgument('command', 'the request has no command that is known here', 'Set one of `command`.')
   }
 
   async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
@@ -151,8 +159,22 @@ class EditStream {
     }, idleStreamMs).unref()
   }
 
+  /** A client that is silent for longer than it promised is gone, though a proxy may keep its stream. */
+  #watchSilence(): void {
+    clearTimeout(this.#silence)
+    if (this.#promisedMs === 0 || this.#writer.over) return
+    const silentMs = Math.min(3 * this.#promisedMs, 2 ** 31 - 1)
+    this.#silence = setTimeout(() => {
+      const message = `nothing was heard from the client for ${silentMs} ms`
+      this.#writer.fail(new WireError({ code: 'UNAVAILABLE', message, cure: 'Attach to its edits again.' }))
+      // What a proxy does not take does not get to the end of the stream either.
+      this.#close()
+    }, silentMs).unref()
+  }
+
   #close(): void {
     clearTimeout(this.#idle)
+    clearTimeout(this.#silence)
     for (const { session, sink } of this.#edits.values()) session.detach(sink)
     this.#edits.clear()
   }

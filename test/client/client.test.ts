@@ -122,7 +122,7 @@ test('what is wrong with a request is an event, with its field and its cure', as
 })
 
 test('no server: an error, after every address was tried', async (t) => {
-  const client = connect(['127.0.0.1:1', '127.0.0.1:2'])
+  const client = connect(['127.0.0.1:1', '127.0.0.1:2'], { startMs: 0 })
   t.teardown(() => client.close())
   const events = await collect(client.edit(request))
   t.is(events.length, 1)
@@ -133,7 +133,7 @@ test('no server: an error, after every address was tried', async (t) => {
 test('a server that drains hands the edit back, and it goes on at the next to the same bits', async (t) => {
   const [first, second] = [await serve(t, { allowed: 13 }), await serve(t)]
   const alone = connect(second.address)
-  const client = connect([first.address, second.address])
+  const client = connect([first.address, second.address], { balancing: 'pick_first' })
   t.teardown(() => {
     alone.close()
     client.close()
@@ -157,7 +157,7 @@ test('a server that drains hands the edit back, and it goes on at the next to th
 test('a server that is gone: from the last latent, on another one, to the same bits', async (t) => {
   const [first, second] = [await serve(t, { allowed: 21 }), await serve(t)]
   const alone = connect(second.address)
-  const client = connect([first.address, second.address])
+  const client = connect([first.address, second.address], { balancing: 'pick_first' })
   t.teardown(() => {
     alone.close()
     client.close()
