@@ -1,6 +1,7 @@
 // Parameters and latents between their forms in the program and on the wire.
 // Used by both ends.
 
+import { endianness } from 'node:os'
 import { invalidArgument } from '../engine/errors.js'
 import { decodeF16, encodeF16 } from '../engine/pack/float16.js'
 import type { EditParameters } from '../engine/parameters.js'
@@ -50,9 +51,7 @@ export function named<K extends string>(
 export function encodeLatent(z: Float32Array, shape: readonly number[], type: NumberType): Latent {
   const half = type === 'NUMBER_TYPE_FLOAT16'
   const numbers = half ? encodeF16(z) : z
-  const data = Buffer.alloc(numbers.byteLength)
-  if (half) numbers.forEach((value, i) => data.writeUInt16LE(value, 2 * i))
-  else numbers.forEach((value, i) => data.writeFloatLE(value, 4 * i))
+  const data = littleEndian(new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength), half)
   return { shape: [...shape], type: half ? type : 'NUMBER_TYPE_FLOAT32', data }
 }
 
@@ -68,7 +67,14 @@ export function decodeLatent({ shape, type, data }: Latent): Float32Array {
       'Send it whole.',
     )
   }
-  const bytes = Buffer.from(data.buffer, data.byteOffset, data.length)
-  if (half) return decodeF16(Uint16Array.from({ length: count }, (_, i) => bytes.readUInt16LE(2 * i)))
-  return Float32Array.from({ length: count }, (_, i) => bytes.readFloatLE(4 * i))
+  const { buffer } = littleEndian(data, half)
+  return half ? decodeF16(new Uint16Array(buffer)) : new Float32Array(buffer)
+}
+
+/** A copy of numbers between this machine's order of bytes and that of the wire. */
+function littleEndian(bytes: Uint8Array, half: boolean): Buffer<ArrayBuffer> {
+  const copy = Buffer.alloc(bytes.length)
+  copy.set(bytes)
+  if (endianness() === 'LE') return copy
+  return half ? copy.swap16() : copy.swap32()
 }
