@@ -1,0 +1,181 @@
+"""The judge of the evaluation: a classifier, and a perceptual distance over a trunk of its own. Never part of an edit.
+
+Unlike the pack's networks: a pre-activation residual network with SiLU and 5 x 5 depth-first stem, another seed, cut-outs,
+blurs and noise as augmentations, EmojiOne among its drawings. What it may not see are the validation drawings.
+"""
+import hashlib
+import json
+import os
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import data as pictures
+from training import Run, bf16, seed_everything
+
+MEAN, STD = 0.5, 0.3
+WIDTHS = (24, 40, 80, 128, 192)
+TRUNK = ((24, 7, 2), (48, 5, 2), (96, 3, 1), (64, 3, 1), (64, 3, 1))  # channels, kernel, stride: AlexNet's shape
+
+
+class Block(nn.Module):
+    def __init__(self, cin, cout, stride):
+        super().__init__()
+        self.n1, self.c1 = nn.BatchNorm2d(cin), nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
+        self.n2, self.c2 = nn.BatchNorm2d(cout), nn.Conv2d(cout, cout, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(cin, cout, 1, stride, bias=False)
+
+    def forward(self, x):
+        return self.shortcut(x) + self.c2(F.silu(self.n2(self.c1(F.silu(self.n1(x))))))
+
+
+class Judge(nn.Module):
+    """Normalised images [N, 3, 64, 64] -> (logits, features)."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.stem = nn.Conv2d(3, WIDTHS[0], 5, 2, 2)
+        strides = (1, 2, 2, 2)
+        self.blocks = nn.Sequential(*(Block(a, b, s) for a, b, s in zip(WIDTHS, WIDTHS[1:], strides)))
+        self.norm, self.head = nn.BatchNorm2d(WIDTHS[-1]), nn.Linear(WIDTHS[-1], classes)
+
+    def forward(self, x):
+        features = F.silu(self.norm(self.blocks(self.stem(x)))).mean((2, 3))
+        return self.head(F.dropout(features, 0.2, self.training)), features
+
+
+class Trunk(nn.Module):
+    """AlexNet's shape for 64 x 64 pictures; a classifier while it learns, five taps for the distance."""
+
+    def __init__(self, classes):
+        super().__init__()
+        cin, self.convolutions = 3, nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for cout, kernel, stride in TRUNK:
+            self.convolutions.append(nn.Conv2d(cin, cout, kernel, stride, kernel // 2))
+            self.norms.append(nn.BatchNorm2d(cout))
+            cin = cout
+        self.head = nn.Linear(cin, classes)
+
+    def taps(self, x):
+        out = []
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms)):
+            if i == 2:
+                x = F.max_pool2d(x, 3, 2, 1)
+            x = F.relu(norm(convolution(x)))
+            out.append(x)
+        return out
+
+    def forward(self, x):
+        x = self.taps(x)[-1].mean((2, 3))
+        return self.head(F.dropout(x, 0.2, self.training)), x
+
+
+class Distance(nn.Module):
+    """Two batches of images in [0, 1] -> LPIPS-like distances [N], every channel weighing the same."""
+
+    def __init__(self, trunk):
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, a, b):
+        unit = lambda x: x * (x.pow(2).sum(1, keepdim=True) + 1e-10).rsqrt()
+        pairs = zip(self.trunk.taps((a - MEAN) / STD), self.trunk.taps((b - MEAN) / STD))
+        return sum((unit(p) - unit(q)).pow(2).sum(1).mean((1, 2)) for p, q in pairs) / len(TRUNK)
+
+
+def worn(x):
+    """Noise, blur, cut-outs and washed-out colours: neither texture nor one detail is to decide."""
+    n = len(x)
+    some = lambda p: (torch.rand(n, 1, 1, 1) < p).float()
+    x = x + 0.1 * torch.randn_like(x) * torch.rand(n, 1, 1, 1) * some(0.4)
+    blurred = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode='bilinear', align_corners=False)
+    blurred = torch.where(some(0.3) > 0, F.avg_pool2d(blurred, 3, 1, 1), blurred)
+    x = torch.where(some(0.35) > 0, blurred, x)
+    side = torch.arange(pictures.SIZE)
+    inside = lambda centre: (side[None] - centre[:, None]).abs() < 10
+    hole = inside(torch.randint(64, (n,)))[:, None, :, None] & inside(torch.randint(64, (n,)))[:, None, None, :]
+    return torch.where(hole & (some(0.3) > 0), torch.rand(n, 3, 1, 1), x)
+
+
+def accuracy(model, data, rows):
+    """On plain drawings: (arg max among the evaluated classes, among all classes); rows of evaluated classes only."""
+    model.eval()
+    rows = rows[torch.isin(data.label[rows], data.evaluated)]
+    with torch.no_grad():
+        logits = torch.cat([model((pictures.plain(data.pixels[j]) - MEAN) / STD)[0] for j in rows.split(64)])
+    among = data.evaluated[logits[:, data.evaluated].argmax(1)]
+    return [(answer == data.label[rows]).float().mean().item() for answer in (among, logits.argmax(1))]
+
+
+def train(data, weights, kind, steps, peak=2e-3, batch=64):
+    seed = {'judge': 1234, 'trunk': 4321}[kind]
+    make = lambda: (Judge if kind == 'judge' else Trunk)(len(data.classes))
+    evaluated = data.judge_train[torch.isin(data.label[data.judge_train], data.evaluated)]
+
+    def report(state):
+        model = make()
+        model.load_state_dict(state)
+        return 'validation accuracy {:.3f}, among all {:.3f}'.format(*accuracy(model, data, data.validation))
+
+    seed_everything(seed)
+    model = make()
+    run = Run(f'{weights}/{kind}.pt', model, steps, peak, seed, decay=0.05, clip=2.0, save_every=500, report=report)
+    for _ in run:
+        pick = lambda rows, count: rows[torch.randint(len(rows), (count,))]
+        j = torch.cat([pick(data.judge_train, batch // 2), pick(evaluated, batch - batch // 2)])
+        x = worn(pictures.compose(data.pixels[j], degrees=20, scale=(0.7, 1.2), white=0.6))
+        with bf16():
+            logits, _ = model((x - MEAN) / STD)
+        run.descend(F.cross_entropy(logits.float(), data.label[j], label_smoothing=0.1))
+
+
+class Half(nn.Module):
+    """A network that keeps its convolutions in float16 and computes in float32; BatchNorm and biases stay float32."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        self.names = [name for name, p in inner.named_parameters() if p.dim() > 1]
+        for i, name in enumerate(self.names):
+            owner, leaf = inner.get_submodule(name.rsplit('.', 1)[0]), name.rsplit('.', 1)[1]
+            self.register_buffer(f'w{i}', getattr(owner, leaf).detach().half())
+            delattr(owner, leaf)
+
+    def forward(self, *inputs):
+        for i, name in enumerate(self.names):
+            owner, leaf = self.inner.get_submodule(name.rsplit('.', 1)[0]), name.rsplit('.', 1)[1]
+            setattr(owner, leaf, getattr(self, f'w{i}').float())
+        return self.inner(*inputs)
+
+
+def export_network(model, example, path, inputs, outputs):
+    torch.onnx.export(Half(model.eval()), example, path, input_names=inputs, output_names=outputs, opset_version=17,
+                      do_constant_folding=False, dynamic_axes={name: {0: 'N'} for name in inputs + outputs})
+    content = open(path, 'rb').read()
+    return {'file': os.path.basename(path), 'sha256': hashlib.sha256(content).hexdigest(), 'bytes': len(content)}
+
+
+def export(data, weights, folder):
+    """weights/judge.pt and trunk.pt -> folder/judge.onnx, lpips.onnx, judge.json. Missing weights: random ones."""
+    os.makedirs(folder, exist_ok=True)
+    judge, trunk = Judge(len(data.classes)), Trunk(len(data.classes))
+    for name, model in (('judge', judge), ('trunk', trunk)):
+        if os.path.exists(f'{weights}/{name}.pt'):
+            model.load_state_dict(torch.load(f'{weights}/{name}.pt'))
+    del trunk.head
+    side = pictures.SIZE
+    image = torch.rand(2, 3, side, side)
+    classifier = export_network(judge, (image,), f'{folder}/judge.onnx', ['image'], ['logits', 'features'])
+    distance = export_network(Distance(trunk), (image, 1 - image), f'{folder}/lpips.onnx', ['a', 'b'], ['distance'])
+    manifest = {
+        'format': 1,
+        'classifier': classifier | {
+            'input': 'image', 'size': side, 'mean': [MEAN] * 3, 'std': [STD] * 3, 'logits': 'logits', 'features': 'features',
+            'feature_size': WIDTHS[-1], 'labels': [c['name'] for c in data.classes]},
+        'lpips': distance | {'inputs': ['a', 'b'], 'size': side, 'range': [0, 1], 'output': 'distance'},
+        'licence': "the project's own; the attributions below must travel with the weights",
+        'attribution': json.load(open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'attribution.json'), encoding='utf-8')),
+    }
+    json.dump(manifest, open(f'{folder}/judge.json', 'w', encoding='utf-8'), indent=1, ensure_ascii=False)
