@@ -6,7 +6,8 @@ import { Command } from 'commander'
 import { shippedFolder } from '../engine/pack/locations.js'
 import { shellWord } from './edit.js'
 import { interruptible } from './interruption.js'
-import { readInput, withEngine } from './open-engine.js'
+import { beginEdit, engineMaker } from './maker.js'
+import { withEngine } from './open-engine.js'
 import { createProgress } from './progress.js'
 import { runEdit } from './run-edit.js'
 
@@ -29,14 +30,15 @@ async function demo(signal: AbortSignal): Promise<void> {
   const progress = createProgress({ quiet: false })
   const tiny = join(shippedFolder, 'tiny')
   await withEngine({ pack: tiny }, progress, async (engine) => {
+    const maker = engineMaker(engine)
     const image = join(tiny, 'examples', 'red-apple.png')
-    const picture = await readInput(engine, image)
+    const edit = { source: 'red apple', target: 'tangerine', parameters: {} }
     progress.say('"red apple" → "tangerine", with the small networks that come with flexit')
-    const state = engine.begin({ picture, source: 'red apple', target: 'tangerine' })
+    const state = await beginEdit(maker.pack, image, edit)
     const resumeCommand = (path: string) => `npx flexit edit --resume ${path}`
     const saved = { state, snapshots: new Map<number, Float32Array>() }
     await runEdit(
-      { engine, saved, files, rescue: files.latents, saveEvery: 8, json: false, progress, resumeCommand },
+      { maker, saved, files, rescue: files.latents, saveEvery: 8, json: false, progress, resumeCommand },
       signal,
     )
   })

@@ -5,14 +5,16 @@ import { basename, extname, join } from 'node:path'
 import { Command } from 'commander'
 import { type SavedEdit, readEditFile } from '../engine/edit-file.js'
 import { invalidArgument } from '../engine/errors.js'
-import { resolveParameters } from '../engine/parameters.js'
+import { type EditFiles, usualSaveEvery } from './edit-record.js'
 import { interruptible } from './interruption.js'
-import { readInput, withEngine } from './open-engine.js'
+import { type Maker, beginEdit, engineMaker } from './maker.js'
+import { type EngineChoice, withEngine } from './open-engine.js'
 import { checkOutputs } from './outputs.js'
 import { addParameters, givenParameters, parseCount } from './parameters.js'
-import { createProgress } from './progress.js'
-import { type RemoteOptions, addRemoteOptions, checkRemote, runRemoteEdit } from './remote.js'
-import { type EditFiles, runEdit } from './run-edit.js'
+import { type Progress, counted, createProgress } from './progress.js'
+import { remoteMaker } from './remote-maker.js'
+import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
+import { runEdit } from './run-edit.js'
 
 interface EditOptions extends RemoteOptions {
   readonly source?: string
@@ -24,6 +26,7 @@ interface EditOptions extends RemoteOptions {
   readonly filmstrip?: string
   readonly animation?: string
   readonly latents?: string
+  readonly preview?: string
   readonly saveEvery?: number
   readonly resume?: string
   readonly device?: string
@@ -38,6 +41,7 @@ Examples:
   flexit edit apple.png --source "red apple" --target tangerine --out tangerine.png --filmstrip strip.png
   flexit edit apple.png --source apple --target pear --latents pear.safetensors      stop with Ctrl-C, then
   flexit edit --resume pear.safetensors --steps 160                                  go on, and on for longer
+  flexit edit apple.png --source apple --target pear --server gpu-1:50051,gpu-2:50051
   flexit edit apple.png --source apple --target pear --json | jq .similarityTarget
 
 The picture's largest centred square is edited, at the pack's size (tiny: 64, imagenet: 288 pixels).
@@ -60,6 +64,7 @@ export function editCommand(): Command {
       '--latents <file>',
       'the state, to be resumed, and the latent of every Nth step: .safetensors (default: that of --resume)',
     )
+    .option('--preview <file>', 'the newest preview, again and again: .png, .webp or .jpg')
     .option(
       '--save-every <n>',
       'N: save the latents after so many steps (default: 16, or a 20th of --steps)',
@@ -86,44 +91,58 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
   const { source = '', target = '' } = resumed?.state ?? options
   const name = resume === undefined ? `${stem(image!)}-${slug(target)}` : stem(resume)
   const files: EditFiles = { picture: options.out ?? join('flexit-out', `${name}.png`), filmstrip, animation, latents }
-  await checkFiles(files, image)
+  await checkFiles({ ...files, preview: options.preview }, image)
 
   const progress = createProgress({ quiet: options.quiet ?? false })
   const given = givenParameters({ ...options })
-  if (options.server !== undefined) {
-    checkRemote({ ...options })
-    const { pack, json = false } = options
-    await runRemoteEdit(
-      { image: image!, source, target, pack, parameters: given, files, json, progress },
-      options,
-      signal,
-    )
-    return
-  }
   const choice = {
     pack: options.pack ?? resumed?.packName ?? 'tiny',
     networks: given.networks ?? resumed?.state.parameters.networks,
     device: options.device,
     threads: options.threads,
   }
-  await withEngine(choice, progress, async (engine) => {
-    const parameters = resolveParameters({ ...resumed?.state.parameters, ...given }, engine.pack)
+  await withMaker(choice, options, progress, async (maker) => {
+    const { pack } = maker
     const state = resumed
-      ? { ...resumed.state, parameters }
-      : engine.begin({ picture: await readInput(engine, image!), source, target, parameters })
-    const { steps, networks, views } = parameters
-    const start = state.step > 0 ? `from step ${state.step} to ${steps}` : `${steps} ${steps === 1 ? 'step' : 'steps'}`
-    progress.say(`${JSON.stringify(source)} → ${JSON.stringify(target)}`)
-    progress.say(
-      `${engine.pack.manifest.name}, ${start}, CLIP ${networks.join(' and ')}, ${views} ${views === 1 ? 'view' : 'views'}`,
-    )
-    const rescue = files.picture.slice(0, -extname(files.picture).length) + '.safetensors'
-    const resumeCommand = (path: string) => commandLine({ ...options, resume: path, out: files.picture })
-    const saveEvery = options.saveEvery ?? Math.max(16, Math.ceil(steps / 20))
-    const saved = { state, snapshots: resumed?.snapshots ?? new Map<number, Float32Array>() }
-    const json = options.json ?? false
-    await runEdit({ engine, saved, files, rescue, saveEvery, json, progress, resumeCommand }, signal)
+      ? { ...resumed.state, parameters: pack.resolve({ ...resumed.state.parameters, ...given }) }
+      : await beginEdit(pack, image!, { source, target, parameters: given })
+    const { steps, networks, views } = state.parameters
+    const start = state.step > 0 ? `from step ${state.step} to ${steps}` : counted(steps, 'step')
+    const where = options.server === undefined ? '' : ` on ${options.server}`
+    progress.say(`${JSON.stringify(source)} → ${JSON.stringify(target)}${where}`)
+    progress.say(`${pack.name}, ${start}, CLIP ${networks.join(' and ')}, ${counted(views, 'view')}`)
+    const run = {
+      maker,
+      saved: { state, snapshots: resumed?.snapshots ?? new Map<number, Float32Array>() },
+      files,
+      preview: options.preview,
+      rescue: files.picture.slice(0, -extname(files.picture).length) + '.safetensors',
+      saveEvery: options.saveEvery ?? usualSaveEvery(steps),
+      json: options.json ?? false,
+      progress,
+      resumeCommand: (path: string) => commandLine({ ...options, resume: path, out: files.picture }),
+    }
+    await runEdit(run, signal)
   })
+}
+
+/** Run `work` with what makes the edit: a server where one is named, else an engine. */
+async function withMaker(
+  choice: EngineChoice,
+  options: EditOptions,
+  progress: Progress,
+  work: (maker: Maker) => Promise<void>,
+): Promise<void> {
+  const { server, pack } = options
+  if (server === undefined) return withEngine(choice, progress, (engine) => work(engineMaker(engine)))
+  checkRemote({ ...options })
+  const maker = await remoteMaker({ ...options, server, pack, priority: 'interactive' })
+  try {
+    await work(maker)
+  } finally {
+    progress.end()
+    await maker.close()
+  }
 }
 
 /** The saved edit, which has a picture and texts of its own. */
@@ -137,12 +156,16 @@ function readResumed(path: string, image: string | undefined, { source, target, 
   return readEditFile(path)
 }
 
-async function checkFiles({ picture, filmstrip, animation, latents }: EditFiles, image: string | undefined) {
+async function checkFiles(
+  { picture, filmstrip, animation, latents, preview }: EditFiles & { readonly preview: string | undefined },
+  image: string | undefined,
+): Promise<void> {
   const all = [
     { option: '--out', path: picture, extensions: ['.png', '.webp', '.jpg', '.jpeg'] },
     { option: '--filmstrip', path: filmstrip, extensions: ['.png'] },
     { option: '--animation', path: animation, extensions: ['.webp'] },
     { option: '--latents', path: latents, extensions: ['.safetensors'] },
+    { option: '--preview', path: preview, extensions: ['.png', '.webp', '.jpg', '.jpeg'] },
   ]
   const outputs = all.flatMap(({ path, ...rest }) => (path === undefined ? [] : [{ ...rest, path }]))
   await checkOutputs(outputs, image)
@@ -160,12 +183,13 @@ function slug(text: string): string {
 
 /** What to type to go on with a saved edit. */
 function commandLine(options: EditOptions): string {
-  const { resume, pack, out, filmstrip, animation, saveEvery, device, threads, json } = options
-  const flags = { resume, pack, out, filmstrip, animation, 'save-every': saveEvery, device, threads }
+  const { resume, pack, out, filmstrip, animation, preview, saveEvery, device, threads, server, tls, tlsCa } = options
+  const files = { resume, pack, out, filmstrip, animation, preview, 'save-every': saveEvery }
+  const flags = { ...files, device, threads, server, 'tls-ca': tlsCa }
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [`--${flag} ${shellWord(String(value))}`],
   )
-  return ['npx flexit edit', ...given, ...(json ? ['--json'] : [])].join(' ')
+  return ['npx flexit edit', ...given, ...(tls ? ['--tls'] : []), ...(options.json ? ['--json'] : [])].join(' ')
 }
 
 /** A word as a shell takes it, quoted where it must be. */

@@ -3,7 +3,6 @@
 
 import { Engine } from '../engine/engine.js'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
-import { type Picture, readPicture } from '../engine/picture.js'
 import { parseDevice } from '../engine/runtime.js'
 import type { Progress } from './progress.js'
 
@@ -35,9 +34,4 @@ export async function withEngine<T>(
     progress.end()
     await engine.close()
   }
-}
-
-/** A picture as the engine's pack takes it. Errors: those of `readPicture`. */
-export async function readInput({ size, pack }: Engine, path: string): Promise<Picture> {
-  return readPicture(path, { height: size, width: size, background: pack.manifest.image.background })
 }

@@ -32,6 +32,21 @@ export function formatDuration(seconds: number): string {
   return `${Math.floor(minutes / 60)} h ${Math.floor(minutes % 60)} min`
 }
 
+/** "1 step", "2 steps". */
+export function counted(count: number, thing: string): string {
+  return `${count} ${count === 1 ? thing : `${thing}s`}`
+}
+
+/** Three digits after the point, with a minus that is one. */
+export function formatNumber(value: number): string {
+  return value.toFixed(3).replace('-', '−')
+}
+
+/** "12.3 steps/s", "6.2 s/step". */
+export function formatRate(secondsPerStep: number): string {
+  return secondsPerStep < 1 ? `${(1 / secondsPerStep).toFixed(1)} steps/s` : `${secondsPerStep.toFixed(1)} s/step`
+}
+
 const barWidth = 24
 const options: Options = {
   format: (_, { progress }, { text }: { text: string }) => {
@@ -39,6 +54,8 @@ const options: Options = {
     return `${'█'.repeat(filled)}${dim('░'.repeat(barWidth - filled))} ${text}`
   },
   hideCursor: true,
+  // Lines may have been written where the bar was.
+  forceRedraw: true,
   // Signals are handled elsewhere.
   gracefulExit: false,
 }
@@ -46,8 +63,8 @@ const options: Options = {
 class TerminalProgress implements Progress {
   #bar: SingleBar | undefined
 
+  /** Above the bar, where there is one. */
   say(line: string): void {
-    this.end()
     process.stderr.write(`\r\x1b[K${line}\n`)
   }
 

@@ -1,34 +1,20 @@
-// One edit from its state to its files: steps, what is shown of them, what is kept, and what becomes of a stop.
-// Between steps the event loop turns, so that signals are heard.
+// One edit from its state to its files: what is shown of its steps, and what becomes of a stop.
+// Where the steps are taken is the maker's affair (maker.ts).
 
 import { existsSync } from 'node:fs'
 import { extname } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
-import { Edit, type StepReport } from '../engine/edit.js'
-import { type SavedEdit, writeEditFile } from '../engine/edit-file.js'
-import { animation, encodePicture, filmstrip, pictureFormat } from '../engine/encode.js'
-import type { Engine } from '../engine/engine.js'
+import type { EditState, StepReport } from '../engine/edit.js'
+import { writePicture } from '../engine/encode.js'
 import { FlexitError } from '../engine/errors.js'
-import { writeFileAtomic } from '../engine/files.js'
-import type { Picture } from '../engine/picture.js'
-import { variableShape } from '../engine/step-graph.js'
-import { type Progress, dim, formatDuration } from './progress.js'
+import { EditRecord, type RecordOptions } from './edit-record.js'
+import type { Ended, Watcher } from './maker.js'
+import { type Progress, dim, formatDuration, formatNumber, formatRate } from './progress.js'
 
-export interface EditFiles {
-  readonly picture: string
-  readonly filmstrip?: string | undefined
-  readonly animation?: string | undefined
-  readonly latents?: string | undefined
-}
-
-export interface EditRun {
-  readonly engine: Engine
-  readonly saved: Omit<SavedEdit, 'packName'>
-  readonly files: EditFiles
+export interface EditRun extends RecordOptions {
+  /** Where the newest preview goes, again and again. */
+  readonly preview?: string | undefined
   /** Where a stopped edit is saved that has no file for its latents; an existing file is left alone. */
   readonly rescue: string
-  /** Steps between two snapshots. */
-  readonly saveEvery: number
   /** Print one line of JSON for every step. */
   readonly json: boolean
   readonly progress: Progress
@@ -36,123 +22,73 @@ export interface EditRun {
   readonly resumeCommand: (latents: string) => string
 }
 
-/** An animation has at most about this many frames. */
-const maxFrames = 160
-
-/** Of a filmstrip; rows are made equally long. */
-const maxColumns = 10
+type Step = Omit<StepReport, 'preview' | 'failure'>
 
 /**
- * Take the steps that are left and write the files. Errors: those of the engine and of writing; CANCELLED after `signal`
- * and FAILED_PRECONDITION for numbers that are not finite, both with the edit saved and no result written.
+ * Take the steps that are left and write the files. Errors: those of the maker and of writing; CANCELLED after `signal`
+ * and those of an edit that failed, both with the edit saved and no result written.
  */
 export async function runEdit(run: EditRun, signal: AbortSignal): Promise<void> {
-  const { engine, progress, files } = run
-  const edit = await engine.prepare(run.saved.state)
-  for (const warning of edit.warnings) progress.say(`note: ${warning}`)
-  const snapshots = new Map(run.saved.snapshots)
-  const { steps } = edit.parameters
-  const frames = new Map([[0, edit.state.picture]])
-  if (files.filmstrip !== undefined || files.animation !== undefined) {
-    for (const [step, z] of snapshots) if (step < edit.step) frames.set(step, await pictureOf(engine, edit, z))
-  }
-  const frameEvery = Math.ceil(steps / maxFrames)
-  const save = async (path: string) => {
-    const shape = variableShape(engine.pack, edit.parameters.space)
-    await writeEditFile(path, { state: edit.state, packName: engine.pack.manifest.name, snapshots }, shape)
-  }
-
+  const { maker, progress, files, preview } = run
+  const { steps } = run.saved.state.parameters
+  const record = new EditRecord(run)
   const clock = new Clock()
-  let first: StepReport | undefined
-  let last: StepReport | undefined
-  while (!edit.done) {
-    await setImmediate()
-    if (signal.aborted) throw await stopped(run, edit, save)
-    clock.start()
-    const [report] = await engine.step([edit])
-    const secondsPerStep = clock.stop()
-    last = report!
-    first ??= last
-    if (run.json) printStep(last, secondsPerStep)
-    if (last.failure !== undefined) throw await failed(run, edit, save, last.failure)
-    progress.advance(edit.step, steps, details(edit, last, clock))
-    if (last.step > 0 && (last.step % frameEvery === 0 || last.step % run.saveEvery === 0)) {
-      frames.set(last.step, last.preview)
-    }
-    if (edit.step % run.saveEvery === 0) {
-      snapshots.set(edit.step, edit.z)
-      if (files.latents !== undefined) await save(files.latents)
-    }
+  let first: Step | undefined
+  let last: Step | undefined
+  const watcher: Watcher = {
+    onStarted: () => clock.start(),
+    onNote: (text) => progress.say(`note: ${text}`),
+    onStep: async (step, after) => {
+      const secondsPerStep = clock.stop()
+      last = step
+      first ??= last
+      if (run.json) printStep(last, secondsPerStep)
+      progress.advance(step.step + 1, steps, details(step, steps, clock))
+      if (preview !== undefined && step.preview !== undefined) await writePicture(preview, step.preview)
+      await record.add(step, after)
+      clock.start()
+    },
   }
+  await record.begin()
+  const { stateEvery, previewEvery } = record.wishes
+  const order = { watcher, signal, stateEvery, previewEvery: preview === undefined ? previewEvery : 1 }
+  const ended = await maker.make(run.saved.state, order)
   progress.end()
+  if (ended.kind !== 'completed') throw await rescued(run, ended, record)
 
-  const result = await engine.picture(edit)
-  frames.set(edit.step, result)
-  const written = await encodeAll(run, frames, result)
-  if (files.latents !== undefined) await save(files.latents)
-  for (const [path, bytes] of written) await writeFileAtomic(path, bytes)
-  if (run.json) printLine({ event: 'result', step: edit.step, files })
+  await record.finish(ended.picture, ended.state)
+  if (run.json) printLine({ event: 'result', step: ended.state.step, files })
   if (first !== undefined && last !== undefined) progress.say(summary(first, last, clock))
-  for (const [kind, path] of Object.entries(files)) if (path !== undefined) progress.say(`  ${kind.padEnd(9)} ${path}`)
-}
-
-async function pictureOf(engine: Engine, edit: Edit, z: Float32Array): Promise<Picture> {
-  return engine.picture(new Edit({ ...edit.state, z }, edit.specification, edit.constants, []))
-}
-
-/** Everything is encoded before the first file is written. */
-async function encodeAll(
-  { files, saveEvery }: EditRun,
-  frames: ReadonlyMap<number, Picture>,
-  result: Picture,
-): Promise<Map<string, Uint8Array>> {
-  const bytes = new Map([[files.picture, await encodePicture(result, { format: pictureFormat(files.picture) })]])
-  const inOrder = [...frames].sort(([a], [b]) => a - b)
-  if (files.filmstrip !== undefined) {
-    const end = inOrder.at(-1)![0]
-    const chosen = inOrder.filter(([step]) => step % saveEvery === 0 || step === end)
-    const rows = Math.ceil(chosen.length / maxColumns)
-    const columns = Math.ceil(chosen.length / rows)
-    bytes.set(
-      files.filmstrip,
-      await filmstrip(
-        chosen.map(([, frame]) => frame),
-        { columns },
-      ),
-    )
+  for (const [kind, path] of Object.entries({ ...files, preview })) {
+    if (path !== undefined) progress.say(`  ${kind.padEnd(9)} ${path}`)
   }
-  if (files.animation !== undefined) {
-    const frameMs = Math.round(Math.min(Math.max(5000 / inOrder.length, 40), 250))
-    const roll = inOrder.map(([, frame]) => frame)
-    bytes.set(files.animation, await animation(roll, { frameMs, holdLastMs: 2000 }))
-  }
-  return bytes
 }
 
-type Save = (path: string) => Promise<void>
-
-async function stopped(run: EditRun, edit: Edit, save: Save): Promise<FlexitError> {
-  run.progress.end()
-  const { steps } = edit.parameters
-  const fresh = edit.step === 0
+/** Save an edit that did not come to its end, and say how to go on. */
+async function rescued(
+  run: EditRun,
+  ended: Exclude<Ended, { kind: 'completed' }>,
+  record: EditRecord,
+): Promise<FlexitError> {
+  const { state } = ended
+  const failure = ended.kind === 'failed' ? ended.error : undefined
+  // Nothing was begun that could be kept.
+  if (failure?.code === 'INVALID_ARGUMENT' || (failure !== undefined && state.z === undefined)) return failure
+  const fresh = state.step === 0 && failure === undefined
   const path = run.files.latents ?? freeName(run.rescue)
-  if (!fresh) await save(path)
-  if (run.json) printLine({ event: 'stopped', step: edit.step, files: fresh ? {} : { latents: path } })
+  if (!fresh) await record.save(path, state)
+  const event = failure === undefined ? 'stopped' : 'failed'
+  if (run.json) printLine({ event, step: state.step, files: fresh ? {} : { latents: path } })
   if (fresh) return new FlexitError({ code: 'CANCELLED', message: 'before the first step; nothing is lost' })
-  return new FlexitError({
-    code: 'CANCELLED',
-    message: `after step ${edit.step} of ${steps}; the edit is saved in ${path}, no result was written`,
-    cure: `Go on with: ${run.resumeCommand(path)}`,
-  })
+  const goOn = `Go on with: ${run.resumeCommand(path)}`
+  const saved = `the edit is saved in ${path}, no result was written`
+  if (failure === undefined) return new FlexitError({ code: 'CANCELLED', message: stoppedAt(state, saved), cure: goOn })
+  const cure = failure.code === 'UNAVAILABLE' ? `${failure.cure ?? ''}\n${goOn}`.trim() : (failure.cure ?? goOn)
+  return new FlexitError({ code: failure.code, message: `${failure.message}; ${saved}`, cure, cause: failure })
 }
 
-async function failed(run: EditRun, edit: Edit, save: Save, failure: FlexitError): Promise<FlexitError> {
-  run.progress.end()
-  const path = run.files.latents ?? freeName(run.rescue)
-  await save(path)
-  if (run.json) printLine({ event: 'failed', step: edit.step, files: { latents: path } })
-  const message = `${failure.message} in ${path}; no result was written`
-  return new FlexitError({ code: failure.code, message, ...(failure.cure && { cure: failure.cure }), cause: failure })
+function stoppedAt({ step, parameters }: EditState, saved: string): string {
+  return `after step ${step} of ${parameters.steps}; ${saved}`
 }
 
 /** Nobody asked for this file: it must not replace another. */
@@ -162,38 +98,38 @@ function freeName(path: string): string {
   return path
 }
 
-function printStep({ step, losses, similaritySource, similarityTarget }: StepReport, secondsPerStep: number): void {
+function printStep({ step, losses, similaritySource, similarityTarget }: Step, secondsPerStep: number): void {
   printLine({ event: 'step', step, losses, similaritySource, similarityTarget, secondsPerStep })
 }
 
-function printLine(value: object): void {
+/** A line of JSON on stdout. */
+export function printLine(value: object): void {
   process.stdout.write(`${JSON.stringify(value)}\n`)
 }
 
-function details(edit: Edit, { losses, similarityTarget }: StepReport, clock: Clock): string[] {
-  const { steps } = edit.parameters
-  const left = (steps - edit.step) * clock.secondsPerStep
-  const term = (name: string, value: number | undefined) => (value === undefined ? [] : [`${name} ${number(value)}`])
+function details({ step, losses, similarityTarget }: Step, steps: number, clock: Clock): string[] {
+  const taken = step + 1
+  const left = (steps - taken) * clock.secondsPerStep
+  const term = (name: string, value: number | undefined) =>
+    value === undefined ? [] : [`${name} ${formatNumber(value)}`]
   return [
-    `${String(edit.step).padStart(String(steps).length)}/${steps}`,
-    `loss ${number(losses.total)}`,
-    `target ${number(similarityTarget)}`,
-    ...(clock.steps > 1 ? [clock.rate, edit.done ? 'done' : `${formatDuration(left)} left`] : []),
+    `${String(taken).padStart(String(steps).length)}/${steps}`,
+    `loss ${formatNumber(losses.total)}`,
+    `target ${formatNumber(similarityTarget)}`,
+    ...(clock.steps > 1
+      ? [formatRate(clock.secondsPerStep), taken === steps ? 'done' : `${formatDuration(left)} left`]
+      : []),
     ...term('clip', losses.clip),
     ...term('lpips', losses.lpips),
     ...term('latent', losses.latent),
   ]
 }
 
-function summary(first: StepReport, last: StepReport, clock: Clock): string {
-  const change = (from: number, to: number) => `${number(from)} → ${number(to)}`
+function summary(first: Step, last: Step, clock: Clock): string {
+  const change = (from: number, to: number) => `${formatNumber(from)} → ${formatNumber(to)}`
   const target = change(first.similarityTarget, last.similarityTarget)
   const source = change(first.similaritySource, last.similaritySource)
   return `likeness to the target ${target}, to the source ${source} ${dim(`in ${formatDuration(clock.totalSeconds)}`)}`
-}
-
-function number(value: number): string {
-  return value.toFixed(3).replace('-', '−')
 }
 
 /** Measures steps. The first is slow (its graph is loaded) and tells nothing about the others. */
@@ -223,10 +159,5 @@ class Clock {
 
   get secondsPerStep(): number {
     return this.steps > 1 ? this.#seconds / (this.steps - 1) : this.#first
-  }
-
-  get rate(): string {
-    const seconds = this.secondsPerStep
-    return seconds < 1 ? `${(1 / seconds).toFixed(1)} steps/s` : `${seconds.toFixed(1)} s/step`
   }
 }

@@ -76,29 +76,33 @@ export function resolveParameters(given: Partial<EditParameters>, pack: Pack): E
     ...defined(pack.manifest.defaults),
     ...defined(given),
   }
-  const parsed = parametersSchema.safeParse(candidate)
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues
-    const field = issue!.code === 'unrecognized_keys' ? issue.keys[0]! : String(issue!.path[0])
-    const value = JSON.stringify((candidate as Record<string, unknown>)[field])
-    throw new FlexitError({
-      code: 'INVALID_ARGUMENT',
-      field,
-      message: `${field} cannot be ${value}: ${issue!.message}`,
-      cure: ranges[field] ?? 'See `flexit edit --help`.',
-    })
-  }
-  if (parsed.data.lambdaP > 0 && pack.manifest.perceptual.trunk !== 'vgg16') {
+  const parameters = checkParameters(candidate)
+  if (parameters.lambdaP > 0 && pack.manifest.perceptual.trunk !== 'vgg16') {
     throw invalidArgument(
       'lambdaP',
       `the perceptual network of the pack ${pack.manifest.name} is ${pack.manifest.perceptual.trunk}, which has no gradient`,
       'Set lambdaP to 0, or use a pack with VGG16.',
     )
   }
-  const wanted = new Set(parsed.data.networks)
+  const wanted = new Set(parameters.networks)
   for (const name of wanted) pack.clip(name)
   const networks = pack.manifest.clip.map((entry) => entry.name).filter((name) => wanted.has(name))
-  return { ...parsed.data, networks }
+  return { ...parameters, networks }
+}
+
+/** Check parameters without a pack, none left out. Errors: INVALID_ARGUMENT, naming the first that is wrong. */
+export function checkParameters(candidate: Readonly<Record<keyof EditParameters, unknown>>): EditParameters {
+  const parsed = parametersSchema.safeParse(candidate)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  const field = issue!.code === 'unrecognized_keys' ? issue.keys[0]! : String(issue!.path[0])
+  const value = JSON.stringify((candidate as Record<string, unknown>)[field])
+  throw new FlexitError({
+    code: 'INVALID_ARGUMENT',
+    field,
+    message: `${field} cannot be ${value}: ${issue!.message}`,
+    cure: ranges[field] ?? 'See `flexit edit --help`.',
+  })
 }
 
 const ranges: Readonly<Record<string, string>> = {
