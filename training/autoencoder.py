@@ -1,0 +1,49 @@
+"""The autoencoder: reconstruct through the soft clamp, with a little noise on the latent.
+
+Losses in [0, 1] image space: L1, gradients, 8 x 8 means, chroma, squared error, LPIPS; a hinge on latent power above 1 and
+on outputs beyond 1.15, where the soft clamp has hardly any slope left.
+"""
+import torch
+import torch.nn.functional as F
+
+import data as pictures
+from models import Autoencoder, Vgg, lpips, soft_clamp
+from training import Run, bf16, seed_everything
+
+BATCH, PEAK, SEED = 16, 8e-4, 0
+
+
+def differences(x):
+    return x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]
+
+
+def train(data, weights, steps, start=None):
+    held_out = pictures.plain(data.pixels[data.unseen[::8]])
+    seed_everything(SEED)
+    model, vgg = Autoencoder(), Vgg().requires_grad_(False)
+    if start:
+        model.load_state_dict(start)
+    vgg.load_state_dict(torch.load(f'{weights}/vgg16.pt'))
+
+    def report(state):
+        check = Autoencoder()
+        check.load_state_dict(state)
+        with torch.no_grad():
+            error = torch.cat([(check.decode(check.encode(x)) - x).pow(2).mean((1, 2, 3)) for x in held_out.split(32)])
+        return f'unseen vendor: {(-10 * error.log10()).mean():.2f} dB'
+
+    run = Run(f'{weights}/autoencoder.pt', model, steps, PEAK, SEED, decay=1e-4, betas=(0.9, 0.98), report=report)
+    for _ in run:
+        x = pictures.compose(data.pixels[data.pack_train[torch.randint(len(data.pack_train), (BATCH,))]])
+        with bf16():
+            z = model.encode(x).float()
+            u = model.raw(z + 0.1 * torch.randn_like(z) * torch.rand(BATCH, 1, 1, 1).sqrt()).float()
+        y = soft_clamp(u)
+        e = y - x
+        run.descend(e.abs().mean() + e.pow(2).mean()
+                    + 0.5 * sum((a - b).abs().mean() for a, b in zip(differences(y), differences(x)))
+                    + 0.5 * F.avg_pool2d(e, 8).abs().mean()
+                    + 0.5 * (e - e.mean(1, keepdim=True)).abs().mean()
+                    + 0.05 * F.relu(z.pow(2).mean((0, 2, 3)) - 1).mean()
+                    + 0.05 * F.relu(u.abs() - 1.15).pow(2).mean()
+                    + 0.2 * lpips(vgg, y, x).mean())

@@ -1,0 +1,124 @@
+"""One CLIP: an image tower (rn or vit) and a small text tower, trained together, against perturbed pictures.
+
+Each batch has every class at most once. A picture competes with the captions of its batch and with the names of all
+classes (embedded now and then, without gradient). Half of the time the pictures are perturbed first, by one step up the
+loss inside a ball: of single pixels, or of a coarse grid, which is what a gradient through a decoder can do. Without that
+an edit finds pictures that mean the target to the network only.
+"""
+import os
+import random
+
+import torch
+import torch.nn.functional as F
+
+import data as pictures
+from models import Autoencoder, Clip
+from tokenizer import Tokenizer
+from training import Run, bf16, seed_everything
+
+BATCH, PEAK, SEED = 64, {'rn': 1e-3, 'vit': 1.2e-3}, {'rn': 11, 'vit': 22}
+NAMES_EVERY = 50
+RADIUS = {1: 3.0, 4: 6.0}  # side of a perturbation's cells -> largest L2 norm
+DECODED = 2400
+
+
+def unit(x):
+    return F.normalize(x.float(), dim=-1)
+
+
+@torch.no_grad()
+def decoded_pictures(data, autoencoder, file):
+    """uint8 pictures as an edit shows them to the network, with a noisy latent, and their classes; kept in `file`."""
+    if not os.path.exists(file):
+        model = Autoencoder()
+        model.load_state_dict(torch.load(autoencoder))
+        out, rows = [], data.pack_train[torch.randint(len(data.pack_train), (DECODED,))]
+        for j in rows.split(40):
+            with bf16():
+                z = model.encode(pictures.compose(data.pixels[j])).float()
+                y = model.decode(z + 0.5 * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z))
+            out.append((y.float().clamp(0, 1) * 255).byte())
+        torch.save((torch.cat(out), data.label[rows]), file)
+    return torch.load(file)
+
+
+def jitter(x):
+    n = len(x)
+    return pictures.sample(x, pictures.uniform(n, 0.85, 1.1), pictures.uniform(n, -0.2, 0.2), torch.rand(n, 2) * 0.2 - 0.1,
+                           pictures.signs(n), torch.ones(n), padding='reflection')
+
+
+def perturbed(model, x, loss_of):
+    """Pictures after one normalised step up `loss_of(embeddings)`, from a random start, radii drawn per picture."""
+    cell = random.choice(list(RADIUS))
+    norm = lambda d: d.flatten(1).norm(dim=1)[:, None, None, None] + 1e-12
+    grow = lambda d: F.interpolate(d, scale_factor=float(cell), mode='bilinear', align_corners=False) if cell > 1 else d
+    radius = RADIUS[cell] * torch.rand(len(x), 1, 1, 1)
+    start = grow(torch.randn(len(x), 3, x.shape[2] // cell, x.shape[3] // cell))
+    d = (start / norm(start) * radius * 0.5).requires_grad_()
+    model.eval()
+    with bf16():
+        image = model.encode_image(x + d)
+    g, = torch.autograd.grad(loss_of(unit(image)), d)
+    model.train()
+    if cell > 1:
+        g = grow(F.avg_pool2d(g, cell))
+    d = d.detach() + g / norm(g) * radius
+    return (x + d * (radius / norm(d)).clamp(max=1)).clamp(0, 1)
+
+
+def retrieval(model, data, prompts, rows):
+    """Top-1 and top-5 of the name among all classes, on plain drawings."""
+    model.eval()
+    with torch.no_grad():
+        text = unit(model.encode_text(prompts))
+        hits = torch.cat([(unit(model.encode_image(pictures.plain(data.pixels[j]))) @ text.T).topk(5)[1] == data.label[j, None]
+                          for j in rows.split(64)]).float()
+    return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
+
+
+def train(data, weights, kind, steps, start=None, peak=None, robust=0.5):
+    tokenizer = Tokenizer(f'{weights}/merges.txt')
+    names = tokenizer([c['name'] for c in data.classes])
+    seed_everything(SEED[kind])
+    model = Clip(kind, len(tokenizer.vocabulary))
+    if start:
+        model.load_state_dict(start)
+    model.visual.to(memory_format=torch.channels_last)
+    decoded, decoded_label = decoded_pictures(data, f'{weights}/autoencoder.pt', f'{weights}/decoded.pt')
+    decoded_of = {}
+    for i, c in enumerate(decoded_label.tolist()):
+        decoded_of.setdefault(c, []).append(i)
+    rows_of = data.of_class(data.pack_train)
+    classes = sorted(rows_of)
+
+    def report(state):
+        check = Clip(kind, len(tokenizer.vocabulary))
+        check.load_state_dict(state)
+        return retrieval(check, data, names, data.unseen[::3])
+
+    own, bank = torch.arange(BATCH), None
+    run = Run(f'{weights}/clip-{kind}.pt', model, steps, peak or PEAK[kind], SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
+    for step in run:
+        if bank is None or step % NAMES_EVERY == 0:
+            with torch.no_grad():
+                bank = unit(model.encode_text(names))
+        chosen = random.sample(classes, BATCH)
+        x = pictures.compose(data.pixels[[random.choice(rows_of[c]) for c in chosen]], degrees=15, scale=(0.75, 1.15))
+        use = [(b, random.choice(decoded_of[c])) for b, c in enumerate(chosen) if c in decoded_of and random.random() < 0.3]
+        if use:
+            rows, which = zip(*use)
+            x[list(rows)] = jitter(decoded[list(which)].float() / 255)
+        with bf16():
+            text = unit(model.encode_text(tokenizer([pictures.caption(data.classes[c]) for c in chosen])))
+        others = bank.clone()
+        others[chosen] = 0  # the batch has their captions
+        scale = model.logit_scale.clamp(max=4.6).exp()
+        to_text = lambda image, text: scale * image @ torch.cat([text, others]).T
+        smooth = lambda logits: F.cross_entropy(logits, own, label_smoothing=0.05)
+        x = x.contiguous(memory_format=torch.channels_last)
+        if random.random() < robust:
+            x = perturbed(model, x, lambda image: F.cross_entropy(to_text(image, text.detach()), own))
+        with bf16():
+            image = unit(model.encode_image(x))
+        run.descend((smooth(to_text(image, text)) + smooth(scale * text @ image.T)) / 2)
