@@ -42,7 +42,9 @@ function toFlag(name: OptionName): Option {
   const { data: usual } = schema.safeParse(undefined)
   const words = `${schema.description ?? ''}${usual === undefined ? '' : ` (default: ${String(usual)})`}`
   const option = new Option(`--${flagName(name)} <value>`, words)
-  return name === 'device' ? option.argParser((value, before?: string[]) => [...(before ?? []), value]) : option
+  return name === 'device' || name === 'pack'
+    ? option.argParser((value, before?: string[]) => [...(before ?? []), value])
+    : option
 }
 
 async function serve({ config, printConfig, ...flags }: Readonly<Record<string, unknown>>): Promise<void> {
@@ -67,9 +69,8 @@ async function serve({ config, printConfig, ...flags }: Readonly<Record<string, 
 }
 
 /** Where it listens, what it has, how to try it. */
-function greeting({ port, metricsPort, pack, devices }: LaunchedServer, options: ServerOptions, version: string) {
+function greeting({ port, metricsPort, packs, devices }: LaunchedServer, options: ServerOptions, version: string) {
   const { host, tlsCert, tlsClientCa, authFile } = options
-  const { name, image } = pack.manifest
   const security = [
     tlsClientCa !== undefined ? 'mutual TLS' : tlsCert !== undefined ? 'TLS' : 'plain text',
     authFile !== undefined ? 'tokens asked for' : 'no tokens asked for',
@@ -79,7 +80,10 @@ function greeting({ port, metricsPort, pack, devices }: LaunchedServer, options:
   return [
     `flexit ${version} listens on ${host}:${port} (${security.join(', ')}); metrics on http://${host}:${metricsPort}/metrics`,
     `devices: ${devices.map((device) => formatDevice(parseDevice(device))).join(', ')}`,
-    `pack:    ${name}, ${image.size} × ${image.size} pixels, networks ${pack.networkNames.join(', ')}`,
+    ...packs.map(({ manifest: { name, image }, networkNames }, i) => {
+      const title = i === 0 ? 'pack:   ' : '        '
+      return `${title} ${name}, ${image.size} × ${image.size} pixels, networks ${networkNames.join(', ')}`
+    }),
     `try it:  npx flexit edit PICTURE --source "what is there" --target "what it becomes" --server ${reachable}:${port}${secure}`,
   ].join('\n')
 }

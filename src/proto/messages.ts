@@ -214,6 +214,13 @@ export interface ServerLimits {
   editsPerStream: number
   windowBytes: number
   disconnectGraceMs: number
+  edits: number
+  editsPerTenant: number
+  waitingEdits: number
+  waitingEditsPerTenant: number
+  waitingBytes: number
+  waitingBytesPerTenant: number
+  batch: number
 }
 
 /** `google.rpc.Status`. */

@@ -1,4 +1,4 @@
-// Who calls: tokens from a file, each of a tenant.
+// Who calls: tokens from a file, each of a tenant, and what the tenants may have.
 // RFC 6750 bearer tokens, or the header `x-api-key`. The file may hold tokens or their sha256.
 
 import { createHash, timingSafeEqual } from 'node:crypto'
@@ -7,6 +7,7 @@ import type { Metadata } from '@grpc/grpc-js'
 import { z } from 'zod'
 import { FlexitError, fileError } from '../engine/errors.js'
 import { WireError } from '../proto/status.js'
+import type { Priority } from '../scheduler/api.js'
 
 const tenant = z.string().regex(/^[\w.-]{1,64}$/, '1 to 64 letters, digits, or . _ -')
 const authFileSchema = z.strictObject({
@@ -18,35 +19,96 @@ const authFileSchema = z.strictObject({
       ]),
     )
     .min(1),
+  tenants: z
+    .record(
+      tenant,
+      z.strictObject({
+        weight: z.number().min(0.001).max(1000).default(1),
+        priority: z.enum(['interactive', 'normal', 'batch']).default('interactive'),
+      }),
+    )
+    .default({}),
 })
 
-/** The tenant of a call's metadata. Errors: UNAUTHENTICATED. */
-export type Authenticate = (metadata: Metadata) => string
+/** From the most urgent. */
+const urgency: readonly Priority[] = ['interactive', 'normal', 'batch']
+
+export interface Tenants {
+  /** The tenant of a call's metadata. Errors: UNAUTHENTICATED. */
+  readonly authenticate: (metadata: Metadata) => string
+  /** Its share of the devices against others of the same priority: 1 is usual. */
+  readonly weightOf: (tenant: string) => number
+  /** The priority of its edit: the one that is wanted, or the highest that it may have. */
+  readonly priorityOf: (tenant: string, wanted: Priority) => Priority
+  /** Look again at where all this comes from. Returns whether it changed. Errors: with the old kept, as at the beginning. */
+  reload(): boolean
+}
 
 /** Of a server that lets everyone in. */
-export const openToAll: Authenticate = () => 'default'
+const openToAll: Tenants = {
+  authenticate: () => 'default',
+  weightOf: () => 1,
+  priorityOf: (_, wanted) => wanted,
+  reload: () => false,
+}
+
+/** Errors: those of AuthFile. */
+export function openTenants(authFile: string | undefined): Tenants {
+  return authFile === undefined ? openToAll : new AuthFile(authFile)
+}
 
 /**
- * Read `{"tokens": [{"tenant": "a", "sha256": "…"}, {"tenant": "b", "token": "…"}]}`.
- * Errors: those of reading the file; INVALID_ARGUMENT, without what the file holds.
+ * `{"tokens": [{"tenant": "a", "sha256": "…"}, {"tenant": "b", "token": "…"}], "tenants": {"a": {"weight": 2, "priority":
+ * "batch"}}}`. `tenants` may leave out some, or be left out; `priority` is the highest that a tenant's edits get.
  */
-export function readAuthFile(path: string): Authenticate {
-  const digests = parseAuthFile(path).tokens.map((entry) => ({
-    tenant: entry.tenant,
-    digest: 'sha256' in entry ? Buffer.from(entry.sha256, 'hex') : sha256(entry.token),
-  }))
-  return (metadata) => {
+export class AuthFile implements Tenants {
+  readonly #path: string
+  #contents: Contents
+
+  /** Errors: those of reading the file; INVALID_ARGUMENT, without what the file holds. */
+  constructor(path: string) {
+    this.#path = path
+    this.#contents = read(path)
+  }
+
+  reload(): boolean {
+    const contents = read(this.#path)
+    const changed = contents.text !== this.#contents.text
+    this.#contents = contents
+    return changed
+  }
+
+  readonly authenticate = (metadata: Metadata): string => {
     const digest = sha256(tokenOf(metadata))
     // Every entry is compared, so that the time tells nothing.
-    const matches = digests.filter((entry) => timingSafeEqual(entry.digest, digest))
+    const matches = this.#contents.tokens.filter((entry) => timingSafeEqual(entry.digest, digest))
     if (matches[0] !== undefined) return matches[0].tenant
     throw refused('the token is not known here')
   }
+
+  readonly weightOf = (name: string): number => this.#contents.tenants.get(name)?.weight ?? 1
+
+  readonly priorityOf = (name: string, wanted: Priority): Priority => {
+    const highest = this.#contents.tenants.get(name)?.priority ?? 'interactive'
+    return urgency.indexOf(wanted) < urgency.indexOf(highest) ? highest : wanted
+  }
 }
 
-function parseAuthFile(path: string): z.infer<typeof authFileSchema> {
+interface Contents {
+  readonly text: string
+  readonly tokens: readonly { readonly tenant: string; readonly digest: Buffer }[]
+  readonly tenants: ReadonlyMap<string, { readonly weight: number; readonly priority: Priority }>
+}
+
+function read(path: string): Contents {
   try {
-    return authFileSchema.parse(JSON.parse(readFileSync(path, 'utf8')))
+    const text = readFileSync(path, 'utf8')
+    const { tokens, tenants } = authFileSchema.parse(JSON.parse(text))
+    const digests = tokens.map((entry) => ({
+      tenant: entry.tenant,
+      digest: 'sha256' in entry ? Buffer.from(entry.sha256, 'hex') : sha256(entry.token),
+    }))
+    return { text, tokens: digests, tenants: new Map(Object.entries(tenants)) }
   } catch (error) {
     if (!(error instanceof SyntaxError) && !(error instanceof z.ZodError)) throw fileError(error, path, 'read')
     const where = error instanceof z.ZodError ? `, at ${error.issues[0]!.path.join('.') || 'its top level'}` : ''

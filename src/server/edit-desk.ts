@@ -2,30 +2,36 @@
 // Admission comes before any picture is decoded.
 
 import { randomUUID } from 'node:crypto'
+import type { Metadata } from '@grpc/grpc-js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import type { Pack } from '../engine/pack/pack.js'
 import type { StartEdit } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
 import { AdmissionError, type SchedulerApi } from '../scheduler/api.js'
+import type { Tenants } from './auth.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
 import { Registry } from './registry.js'
 import { Session } from './session.js'
 import { planStart } from './start-request.js'
+import type { Tracing } from './tracing.js'
 
 export interface DeskSetup {
   readonly scheduler: SchedulerApi
-  readonly pack: Pack
+  /** The first is the usual one. */
+  readonly packs: readonly Pack[]
+  readonly tenants: Tenants
   readonly options: ServerOptions
   readonly metrics: Metrics
   readonly logger: Logger
+  readonly tracing: Tracing | undefined
 }
 
 const idPattern = /^[\w.:-]{1,128}$/
 
-/** How long a client is to wait before it tries another server. */
-const drainRetryMs = 1000
+/** How long a client is to wait where nothing tells how long it takes: before it turns to another server, or stream. */
+const retryAfterMs = 1000
 
 export class EditDesk {
   readonly registry: Registry
@@ -61,14 +67,16 @@ export class EditDesk {
   }
 
   /**
-   * Admit an edit and set it going. `id` comes from `newId`.
+   * Admit an edit and set it going. `id` comes from `newId`, `metadata` from the call.
    * Errors: those of `planStart` and `SchedulerApi.admit`, UNAVAILABLE (draining).
    */
-  start(tenant: string, id: string, request: StartEdit): Session {
-    const { scheduler, pack, options, metrics, logger } = this.#setup
+  start(tenant: string, id: string, request: StartEdit, metadata: Metadata): Session {
+    const { scheduler, packs, tenants, options, metrics, logger, tracing } = this.#setup
+    const trace = tracing?.edit(id, tenant, metadata)
     try {
       if (this.#draining) throw draining()
-      const { plan, load } = planStart(request, pack, options)
+      const { plan: asked, load } = planStart(request, packs, options)
+      const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
       const { priority, bytes, steps, deadlineMs } = plan
       const ticket = scheduler.admit({
         tenant,
@@ -83,16 +91,33 @@ export class EditDesk {
         for (const listener of this.#endListeners) listener()
       }
       const index = this.#count++
-      const common = { scheduler, metrics, logger, disconnectGraceMs, onEnd }
+      const common = { scheduler, metrics, logger, disconnectGraceMs, trace, onEnd }
       const session = new Session({ id, index, tenant, plan, ...common }, ticket, load)
       this.registry.add(session)
       return session
     } catch (error) {
-      const reason = refusalReason(error)
-      metrics.rejected.inc({ reason })
-      logger.info({ editId: id, tenant, reason }, 'edit refused')
+      this.#refuse(tenant, id, refusalReason(error))
+      trace?.refused(refusalReason(error))
       throw error
     }
+  }
+
+  /** Errors: RESOURCE_EXHAUSTED, where a stream that has `count` edits under way may not have another one. */
+  checkRoom(tenant: string, id: string, count: number): void {
+    const { maxEditsPerStream } = this.#setup.options
+    if (count < maxEditsPerStream) return
+    this.#refuse(tenant, id, 'edits_of_this_stream')
+    throw new WireError({
+      code: 'RESOURCE_EXHAUSTED',
+      message: `the stream has ${maxEditsPerStream} edits that have not ended`,
+      cure: 'Wait for one of them, or open another stream.',
+      retryAfterMs,
+    })
+  }
+
+  #refuse(tenant: string, editId: string, reason: string): void {
+    this.#setup.metrics.rejected.inc({ reason })
+    this.#setup.logger.info({ editId, tenant, reason }, 'edit refused')
   }
 
   /** Call `listener` when the server begins to drain. Returns how to stop. */
@@ -140,6 +165,6 @@ function draining(): WireError {
     code: 'UNAVAILABLE',
     message: 'the server is going away and takes no new edits',
     cure: 'Try again on another server.',
-    retryAfterMs: drainRetryMs,
+    retryAfterMs,
   })
 }

@@ -95,19 +95,10 @@ class EditStream {
   }
 
   async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
-    const { maxEditsPerStream } = this.#options
-    if (this.#edits.size >= maxEditsPerStream) {
-      const error = new WireError({
-        code: 'RESOURCE_EXHAUSTED',
-        message: `the stream has ${maxEditsPerStream} edits that have not ended`,
-        cure: 'Wait for one of them, or open another stream.',
-      })
-      await this.#answer(id, { failed: { status: toStatus(error) } }, 1)
-      return
-    }
     const name = this.#desk.newId(this.#tenant, id)
     try {
-      this.#adopt(this.#desk.start(this.#tenant, name, start), 0)
+      this.#desk.checkRoom(this.#tenant, name, this.#edits.size)
+      this.#adopt(this.#desk.start(this.#tenant, name, start, this.#call.metadata), 0)
     } catch (error) {
       await this.#answer(name, { failed: { status: toStatus(error) } }, 1)
     }

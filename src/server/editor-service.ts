@@ -15,7 +15,7 @@ import type {
   RunEditRequest,
   ServerInfo,
 } from '../proto/messages.js'
-import type { Authenticate } from './auth.js'
+import type { Tenants } from './auth.js'
 import type { EditDesk } from './edit-desk.js'
 import { type EditCall, serveEditStream } from './edit-stream.js'
 import type { Logger } from './logger.js'
@@ -26,7 +26,7 @@ import { type EventCall, Writer } from './writer.js'
 
 export interface EditorSetup {
   readonly desk: EditDesk
-  readonly authenticate: Authenticate
+  readonly authenticate: Tenants['authenticate']
   readonly options: ServerOptions
   readonly logger: Logger
   /** What GetServerInfo answers, but for `draining`. */
@@ -38,10 +38,12 @@ const maxPageSize = 1000
 
 export class EditorService {
   readonly #desk: EditDesk
-  readonly #authenticate: Authenticate
+  readonly #authenticate: Tenants['authenticate']
   readonly #options: ServerOptions
   readonly #logger: Logger
   readonly #info: Omit<ServerInfo, 'draining'>
+
+  readonly #streams = new Set<Promise<void>>()
 
   constructor({ desk, authenticate, options, logger, info }: EditorSetup) {
     this.#desk = desk
@@ -49,6 +51,11 @@ export class EditorService {
     this.#options = options
     this.#logger = logger
     this.#info = info
+  }
+
+  /** Resolves when no stream is open. */
+  async quiet(): Promise<void> {
+    while (this.#streams.size > 0) await Promise.all(this.#streams)
   }
 
   addToServer(server: Server): void {
@@ -75,7 +82,10 @@ export class EditorService {
         call.emit('error', toServiceError(error))
       }
     }
-    return ((call: EventCall) => void handle(call)) as UntypedHandleCall
+    return ((call: EventCall) => {
+      const handled = handle(call).finally(() => this.#streams.delete(handled))
+      this.#streams.add(handled)
+    }) as UntypedHandleCall
   }
 
   #unary(answer: (request: never, tenant: string) => object): UntypedHandleCall {
@@ -99,7 +109,7 @@ export class EditorService {
     if (start === null) throw invalidArgument('start', 'the request has no start', 'Set it.')
     const deadlineMs = earlier(start.deadlineMs, timeLeftMs(call))
     const request = { ...start, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
-    const session = this.#desk.start(tenant, this.#desk.newId(tenant, editId), request)
+    const session = this.#desk.start(tenant, this.#desk.newId(tenant, editId), request, call.metadata)
     const writer = new Writer(call)
     const sink = transportSink(writer)
     session.attach(sink, 0)

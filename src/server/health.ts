@@ -14,6 +14,8 @@ export interface Condition {
   readonly workingDevices: number
   /** Edits that wait for a device or are in a batch. */
   readonly dueEdits: number
+  /** Edits that the working devices take at once. */
+  readonly slots: number
   /** Grows with every batch that was run and every edit that ended. */
   readonly progress: number
 }

@@ -1,88 +1,159 @@
-// A server with everything below it: pack, devices with their threads, scheduler.
+// A server with everything below it: packs, devices with their threads, scheduler.
 // What `flexit serve` starts.
 
+import { FlexitError } from '../engine/errors.js'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
 import { resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
+import type { SchedulerObserver } from '../scheduler/observer.js'
 import { Scheduler } from '../scheduler/scheduler.js'
 import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
+import { type Tenants, openTenants } from './auth.js'
 import type { Condition } from './health.js'
 import { createLogger } from './logger.js'
 import { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
 import { schedulerMetrics } from './scheduler-metrics.js'
 import { type RunningServer, startServer } from './server.js'
+import { openTracing } from './tracing.js'
 
 export interface LaunchedServer extends RunningServer {
-  readonly pack: Pack
+  /** The first is the usual one. */
+  readonly packs: readonly Pack[]
   readonly devices: readonly string[]
 }
 
+export interface Launch {
+  readonly version: string
+  readonly onProgress?: (doing: string) => void
+}
+
+/** Time for the last spans to reach their collector. */
+const lastSpansMs = 2_000
+
 /**
- * Open the pack and the devices, and listen. `drain` closes all of it. Errors: those of `requirePack`,
- * `WorkerDevice.open` (a device that cannot be used) and `startServer`.
+ * Open the packs and the devices, and listen. `drain` closes all of it. Errors: those of `openTenants`, `requirePack`,
+ * `WorkerDevice.open` (a device that cannot be used) and `startServer`; INVALID_ARGUMENT for packs of the same name.
  */
-export async function launchServer(
-  options: ServerOptions,
-  { version, onProgress }: { readonly version: string; readonly onProgress?: (doing: string) => void },
-): Promise<LaunchedServer> {
-  const { folder } = await requirePack(options.pack)
-  const pack = await Pack.open(folder)
-  const opened: WorkerDevice[] = []
+export async function launchServer(options: ServerOptions, { version, onProgress }: Launch): Promise<LaunchedServer> {
+  const logger = createLogger(options.logLevel)
+  const tenants = openTenants(options.authFile)
+  const folders: string[] = []
+  const packs: Pack[] = []
+  const devices: WorkerDevice[] = []
   try {
-    // One after the other: the first builds the graphs that the others load.
-    const wanted = options.device.map(parseDevice)
-    const shares = shareThreads(wanted)
-    for (const [i, device] of wanted.entries()) {
-      const threads = options.threads === 0 ? shares[i]! : options.threads
-      const report = onProgress && ((doing: string) => onProgress(`${formatDevice(device)}: ${doing}`))
-      opened.push(
-        await WorkerDevice.open({
-          device,
-          packs: [folder],
-          threads,
-          cacheFolder: cacheFolder(),
-          ...(report && { onProgress: report }),
-        }),
-      )
+    for (const name of options.pack) {
+      const { folder } = await requirePack(name)
+      folders.push(folder)
+      packs.push(await Pack.open(folder))
     }
-    const logger = createLogger(options.logLevel)
-    const metrics = new Metrics({ version, pack: pack.manifest.name })
-    const devices = opened.map((device) => device.name)
-    let progress = 0
-    const observer = schedulerMetrics(metrics, devices, logger)
-    const scheduler = new Scheduler({
-      devices: opened,
-      resolve: (given) => resolveParameters(given, pack),
-      observer: {
-        ...observer,
-        onStep: (event) => {
-          progress++
-          observer.onStep?.(event)
-        },
-        onEnd: (event) => {
-          progress++
-          observer.onEnd?.(event)
-        },
-      },
+    checkNames(packs)
+    await openDevices(devices, options, folders, onProgress)
+    const names = devices.map((device) => device.name)
+    const metrics = new Metrics({
+      version,
+      packs: packs.map(({ manifest, digest }) => ({ name: manifest.name, digest })),
     })
-    const condition = (): Condition => {
-      const { waiting, running, resting } = scheduler.counts
-      const workingDevices = scheduler.devices.filter(({ status }) => status !== 'out').length
-      return { workingDevices, dueEdits: waiting + running + resting, progress }
-    }
+    const { scheduler, condition } = drive(devices, packs, options, tenants, (waitingBytes) =>
+      schedulerMetrics(metrics, { devices: names, waitingBytes, logger }),
+    )
+    const tracing = await openTracing({ options, version, logger, environment: process.env })
     const handBack = () => scheduler.handBack()
-    const server = await startServer({ scheduler, handBack, condition, pack, options, logger, version, metrics })
+    const common = { packs, tenants, options, logger, version, metrics, tracing }
+    const server = await startServer({ scheduler, handBack, condition, ...common })
     const drain = async () => {
       await server.drain()
-      await scheduler.close()
-      pack.close()
+      await Promise.all([scheduler.close(), tracing?.close(lastSpansMs)])
+      for (const pack of packs) pack.close()
     }
-    return { ...server, pack, devices, drain }
+    return { ...server, packs, devices: names, drain }
   } catch (error) {
-    await Promise.all(opened.map((device) => device.close()))
-    pack.close()
+    await Promise.all(devices.map((device) => device.close()))
+    for (const pack of packs) pack.close()
     throw error
   }
+}
+
+/** Clients name packs by what their manifests say. */
+function checkNames(packs: readonly Pack[]): void {
+  const names = packs.map(({ manifest }) => manifest.name)
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice === undefined) return
+  throw new FlexitError({
+    code: 'INVALID_ARGUMENT',
+    field: 'pack',
+    message: `two of the packs are called "${twice}"`,
+    cure: 'Serve one of them, or give it another name in its pack.json.',
+  })
+}
+
+/** One after the other, into `opened`: the first builds the graphs that the others load. */
+async function openDevices(
+  opened: WorkerDevice[],
+  options: ServerOptions,
+  packs: readonly string[],
+  onProgress: Launch['onProgress'],
+): Promise<void> {
+  const wanted = options.device.map(parseDevice)
+  const shares = shareThreads(wanted)
+  for (const [i, device] of wanted.entries()) {
+    const threads = options.threads === 0 ? shares[i]! : options.threads
+    const report = onProgress && ((doing: string) => onProgress(`${formatDevice(device)}: ${doing}`))
+    const setup = { device, packs, threads, cacheFolder: cacheFolder(), ...(report && { onProgress: report }) }
+    opened.push(await WorkerDevice.open(setup))
+  }
+}
+
+/** A scheduler for the devices, and how it is at any time. */
+function drive(
+  devices: readonly WorkerDevice[],
+  packs: readonly Pack[],
+  options: ServerOptions,
+  { weightOf }: Tenants,
+  observe: (waitingBytes: () => number) => SchedulerObserver,
+): { readonly scheduler: Scheduler; readonly condition: () => Condition } {
+  let progress = 0
+  const observer = observe(() => scheduler.counts.bytes)
+  const scheduler: Scheduler = new Scheduler({
+    devices,
+    resolve: (given, digest) =>
+      resolveParameters(
+        given,
+        packs.find((pack) => pack.digest === digest)!,
+      ),
+    limits: {
+      edits: options.maxEdits,
+      editsPerTenant: options.maxEditsPerTenant,
+      waiting: options.maxWaitingEdits,
+      waitingPerTenant: options.maxWaitingEditsPerTenant,
+      bytes: options.maxWaitingBytes,
+      bytesPerTenant: options.maxWaitingBytesPerTenant,
+    },
+    maxBatch: options.maxBatch,
+    maxResidents: options.maxResidents,
+    ageMs: options.ageMs,
+    weightOf,
+    observer: {
+      ...observer,
+      onStep: (event) => {
+        progress++
+        observer.onStep?.(event)
+      },
+      onEnd: (event) => {
+        progress++
+        observer.onEnd?.(event)
+      },
+    },
+  })
+  const condition = (): Condition => {
+    const { waiting, running, resting } = scheduler.counts
+    const working = scheduler.devices.filter(({ status }) => status !== 'out')
+    const largestBatches = working.map(({ batchLimits }) =>
+      Math.max(1, ...[...batchLimits.values()].map(({ limit }) => limit)),
+    )
+    const slots = largestBatches.reduce((sum, size) => sum + size, 0)
+    return { workingDevices: working.length, dueEdits: waiting + running + resting, slots, progress }
+  }
+  return { scheduler, condition }
 }

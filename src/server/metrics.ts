@@ -10,10 +10,20 @@ const misnamed = ['nodejs_active_handles_total', 'nodejs_active_requests_total',
 /** From a fast GPU's milliseconds to a CPU's seconds. */
 export const stepBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 /** From a call that is answered at once to an edit of many minutes. */
-const editBuckets = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
+const editBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800]
+
+const outcomes = ['completed', 'cancelled', 'failed', 'handed_back']
+
+/** What metrics tell of a pack. */
+export interface PackLabels {
+  readonly name: string
+  readonly digest: string
+}
 
 export class Metrics {
   readonly registry = new Registry()
+  /** Edits, counted by their steps, and failures: what load reports are made from (load-reports.ts). */
+  readonly served = { edits: 0, failures: 0 }
   readonly edits
   readonly finished
   readonly rejected
@@ -28,7 +38,7 @@ export class Metrics {
   readonly callsHandled
   readonly callSeconds
 
-  constructor(build: { readonly version: string; readonly pack: string }) {
+  constructor({ version, packs }: { readonly version: string; readonly packs: readonly PackLabels[] }) {
     const registers = [this.registry]
     const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
       new Counter({ name, help, labelNames, registers })
@@ -44,35 +54,50 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     for (const name of misnamed) this.registry.removeSingleMetric(name)
     this.edits = gauge('flexit_edits', 'Edits that have not ended.', ['state'])
-    this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome'])
+    this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome', 'pack'])
     this.rejected = counter('flexit_edits_rejected_total', 'Edits that were not admitted.', ['reason'])
-    this.steps = counter('flexit_steps_total', 'Steps taken.')
+    this.steps = counter('flexit_steps_total', 'Steps taken.', ['pack'])
     this.queueSeconds = histogram('flexit_queue_seconds', 'From admission to the first step.', editBuckets)
     this.firstPreviewSeconds = histogram(
       'flexit_first_preview_seconds',
       'From admission to the first preview that was encoded.',
       editBuckets,
+      ['pack'],
     )
-    this.interStepSeconds = histogram('flexit_inter_step_seconds', 'Between two steps of an edit.', stepBuckets)
-    this.editSeconds = histogram('flexit_edit_seconds', 'From admission to the end.', editBuckets, ['outcome'])
+    this.interStepSeconds = histogram('flexit_inter_step_seconds', 'Between two steps of an edit.', stepBuckets, [
+      'pack',
+    ])
+    this.editSeconds = histogram('flexit_edit_seconds', 'From admission to the end.', editBuckets, ['outcome', 'pack'])
     this.droppedPreviews = counter('flexit_dropped_previews_total', 'Previews left out for readers that were behind.')
     this.bufferedBytes = gauge('flexit_buffered_bytes', 'Events that were not acknowledged, over all edits.')
     const labels = ['grpc_method', 'grpc_type'] as const
     this.callsStarted = counter('flexit_grpc_started_total', 'Calls started.', labels)
     this.callsHandled = counter('flexit_grpc_handled_total', 'Calls ended.', [...labels, 'grpc_code'])
-    this.callSeconds = histogram('flexit_grpc_handling_seconds', 'Duration of calls.', editBuckets, labels)
-    gauge('flexit_build_info', 'Always 1; the labels tell what runs.', ['version', 'pack', 'node']).set(
-      { ...build, node: process.version },
-      1,
-    )
+    this.callSeconds = histogram('flexit_grpc_handling_seconds', 'Duration of calls.', editBuckets, [
+      ...labels,
+      'grpc_code',
+    ])
+    const { version: node } = process
+    gauge('flexit_build_info', 'Always 1; the labels tell what runs.', ['version', 'node']).set({ version, node }, 1)
+    const pack = gauge('flexit_pack_info', 'Always 1; the labels tell which packs are served.', ['pack', 'digest'])
+    for (const { name, digest } of packs) pack.set({ pack: name, digest }, 1)
     for (const state of ['pending', 'running', 'paused']) this.edits.set({ state }, 0)
-    for (const outcome of ['completed', 'cancelled', 'failed', 'handed_back']) this.finished.inc({ outcome }, 0)
+    for (const { name } of packs) {
+      for (const outcome of outcomes) this.finished.inc({ outcome, pack: name }, 0)
+    }
+  }
+
+  /** An edit took a step of `steps`. */
+  stepped({ pack, steps }: { readonly pack: string; readonly steps: number }): void {
+    this.steps.inc({ pack })
+    this.served.edits += 1 / steps
   }
 
   /** An edit went from one state into another; `undefined` is before its admission. */
-  moved(from: EditStatus | undefined, to: EditStatus): void {
+  moved(from: EditStatus | undefined, to: EditStatus, pack: string): void {
     if (from !== undefined) this.edits.dec({ state: label(from) })
-    if (isOver(to)) this.finished.inc({ outcome: label(to) })
+    if (to === 'EDIT_STATUS_FAILED') this.served.failures += 1
+    if (isOver(to)) this.finished.inc({ outcome: label(to), pack })
     else this.edits.inc({ state: label(to) })
   }
 }

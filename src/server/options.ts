@@ -19,7 +19,11 @@ export const serverOptionsSchema = z.strictObject({
   host: z.string().default('127.0.0.1').describe('address to listen on; 0.0.0.0 for every network'),
   port: port.default(50_051).describe('of gRPC; 0: any that is free'),
   metricsPort: port.default(9_464).describe('of the metrics over HTTP; 0: any that is free'),
-  pack: z.string().default('tiny').describe('name or path of the pack: see `flexit models list`'),
+  pack: list
+    .pipe(z.array(z.string().min(1)).min(1))
+    .refine((packs) => new Set(packs).size === packs.length, 'A pack is named twice.')
+    .default(['tiny'])
+    .describe('name or path of a pack: see `flexit models list`; several by repeating it, the first is the usual one'),
   device: list
     .pipe(z.array(z.string().refine(isDevice, 'Use cpu, cpu:1, cuda:0, tensorrt:0 or webgpu.')).min(1))
     .refine((devices) => new Set(devices).size === devices.length, 'A device is named twice.')
@@ -29,7 +33,17 @@ export const serverOptionsSchema = z.strictObject({
   tlsCert: path.optional().describe('PEM file of the certificate chain: turns TLS on; read again when it changes'),
   tlsKey: path.optional().describe('PEM file of its private key'),
   tlsClientCa: path.optional().describe('PEM file of authorities: clients must show a certificate by one of them'),
-  authFile: path.optional().describe('JSON file of tokens and their tenants; without it everyone is let in'),
+  authFile: path
+    .optional()
+    .describe('JSON file of tokens and their tenants, read again when it changes; without it everyone is let in'),
+  otlpEndpoint: z
+    .url({ protocol: /^https?$/, error: 'Use a URL like http://localhost:4318.' })
+    .optional()
+    .describe('URL of an OpenTelemetry collector for traces, http://localhost:4318'),
+  orca: z
+    .preprocess(fromText, z.boolean({ error: 'Use true or false.' }))
+    .default(false)
+    .describe('true: report the load to clients that balance by it (weighted_round_robin)'),
   logLevel: z
     .enum(['fatal', 'error', 'warn', 'info', 'debug', 'silent'])
     .default('info')
@@ -40,6 +54,21 @@ export const serverOptionsSchema = z.strictObject({
   maxImagePixels: count(1, 1e9).default(50_000_000).describe('largest picture, width times height'),
   maxTextLength: count(1, limits.textLength).default(1000).describe('longest text, in characters'),
   maxSteps: count(1, limits.steps).default(1000).describe('most steps of an edit'),
+  maxEdits: count(1, 1_000_000).default(1_000).describe('most edits that have not ended'),
+  maxEditsPerTenant: count(1, 1_000_000).optional().describe('of these, of one tenant; left out: all'),
+  maxWaitingEdits: count(1, 1_000_000).optional().describe('most edits before their first step; left out: --max-edits'),
+  maxWaitingEditsPerTenant: count(1, 1_000_000).optional().describe('of these, of one tenant; left out: all'),
+  maxWaitingBytes: count(1024, 2 ** 40)
+    .default(512 * MiB)
+    .describe('most bytes of requests whose edits wait for their first step'),
+  maxWaitingBytesPerTenant: count(1024, 2 ** 40)
+    .optional()
+    .describe('of these, of one tenant; left out: all'),
+  maxBatch: count(1, 1024).default(16).describe('most edits that take a step together; fewer where that is faster'),
+  maxResidents: count(1, 10_000).default(32).describe('most edits that a device keeps prepared, at least --max-batch'),
+  ageMs: count(1, 2 ** 31 - 1)
+    .default(60_000)
+    .describe('an edit that waits so long for a step rises by one class of priority'),
   maxEditsPerStream: count(1, 10_000).default(64).describe('most edits of a stream that have not ended'),
   maxStreamsPerConnection: count(1, 10_000).default(100).describe('most calls at once on a connection'),
   maxWindowBytes: count(64 * 1024, 1024 * MiB)
@@ -116,8 +145,14 @@ function describe(issue: z.core.$ZodIssue, origins: ReadonlyMap<string, string>)
 }
 
 /** Options that are wrong together. */
-function together({ tlsCert, tlsKey, tlsClientCa }: ServerOptions): string[] {
+function together(options: ServerOptions): string[] {
+  const { tlsCert, tlsKey, tlsClientCa, maxBatch, maxResidents, maxImageBytes } = options
   const problems: string[] = []
+  if (maxResidents < maxBatch) problems.push('--max-residents is less than --max-batch')
+  for (const name of ['maxWaitingBytes', 'maxWaitingBytesPerTenant'] as const) {
+    const bytes = options[name] ?? Infinity
+    if (bytes < maxImageBytes) problems.push(`--${flagName(name)} is less than --max-image-bytes`)
+  }
   if ((tlsCert === undefined) !== (tlsKey === undefined)) problems.push('--tls-cert and --tls-key belong together')
   if (tlsClientCa !== undefined && tlsCert === undefined)
     problems.push('--tls-client-ca needs --tls-cert and --tls-key')
@@ -139,6 +174,11 @@ function readOptionsFile(file: string): Record<string, unknown> {
     }
     throw fileError(error, file, 'read')
   }
+}
+
+/** Flags and variables are texts. */
+function fromText(value: unknown): unknown {
+  return value === 'true' ? true : value === 'false' ? false : value
 }
 
 function isDevice(text: string): boolean {

@@ -8,8 +8,18 @@ import { type Metrics, stepBuckets } from './metrics.js'
 
 const batchBuckets = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
 
+export interface SchedulerMetricsSetup {
+  readonly devices: readonly string[]
+  /** Of requests of edits that did not start yet. */
+  readonly waitingBytes: () => number
+  readonly logger: Logger
+}
+
 /** An observer that counts into the registry of `metrics` and logs what went wrong. */
-export function schedulerMetrics({ registry }: Metrics, devices: readonly string[], logger: Logger): SchedulerObserver {
+export function schedulerMetrics(
+  { registry }: Metrics,
+  { devices, waitingBytes, logger }: SchedulerMetricsSetup,
+): SchedulerObserver {
   const registers = [registry]
   const labelNames = ['device'] as const
   const counter = (name: string, help: string) => new Counter({ name, help, labelNames, registers })
@@ -29,8 +39,19 @@ export function schedulerMetrics({ registry }: Metrics, devices: readonly string
     buckets: stepBuckets,
     registers,
   })
+  new Gauge({
+    name: 'flexit_waiting_bytes',
+    help: 'Requests of edits that wait for their first step.',
+    registers,
+    collect() {
+      this.set(waitingBytes())
+    },
+  })
   const up = new Gauge({ name: 'flexit_device_up', help: '0: kept failing, used no more.', labelNames, registers })
-  for (const device of devices) up.set({ device }, 1)
+  for (const device of devices) {
+    up.set({ device }, 1)
+    for (const each of [executions, samples, wasted, busy, restarts, outOfMemory]) each.inc({ device }, 0)
+  }
 
   return {
     onStep: ({ device, samples: size, wasted: lost, stepMs, prepareMs }) => {

@@ -6,34 +6,36 @@ import { ReflectionService } from '@grpc/reflection'
 import { loadSync } from '@grpc/proto-loader'
 import { protoPath as healthProtoPath } from 'grpc-health-check'
 import type { Pack } from '../engine/pack/pack.js'
-import { resolveParameters } from '../engine/parameters.js'
-import { variableShape } from '../engine/step-graph.js'
-import { encodeParameters } from '../proto/codec.js'
 import { packageDefinition } from '../proto/definition.js'
-import type { ServerInfo } from '../proto/messages.js'
 import type { SchedulerApi } from '../scheduler/api.js'
-import { openToAll, readAuthFile } from './auth.js'
-import { callMetrics } from './call-metrics.js'
+import type { Tenants } from './auth.js'
 import { CertificateFiles } from './certificate-files.js'
 import { EditDesk } from './edit-desk.js'
 import { EditorService } from './editor-service.js'
 import { type Condition, Health } from './health.js'
+import { LoadReports, orcaPackage } from './load-reports.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
 import type { ServerOptions } from './options.js'
+import { serverInfo } from './server-info.js'
+import type { Tracing } from './tracing.js'
+import { watchCalls } from './watch-calls.js'
 
 export interface ServerSetup {
   readonly scheduler: SchedulerApi
   /** Ask the scheduler to end every edit at its next step, with `handed-back`. */
   readonly handBack: () => void
-  /** How the scheduler is; left out: well. */
-  readonly condition?: () => Condition
-  readonly pack: Pack
+  /** How the scheduler is. */
+  readonly condition: () => Condition
+  /** The first is the usual one. */
+  readonly packs: readonly Pack[]
+  readonly tenants: Tenants
   readonly options: ServerOptions
   readonly logger: Logger
   readonly version: string
   readonly metrics: Metrics
+  readonly tracing: Tracing | undefined
 }
 
 export interface RunningServer {
@@ -41,34 +43,43 @@ export interface RunningServer {
   readonly metricsPort: number
   /** End at once, as a crash would: connections break, nobody is told. */
   kill(): void
-  /** Look at the files of certificates now. */
-  reloadCertificates(): void
+  /** Look at the files of certificates and tokens now. */
+  reload(): void
   /**
-   * Go away: NOT_SERVING, no new edits, let edits end within `drainMs`, hand the others back, close. Never rejects; may
-   * be called again, to no effect.
+   * Go away within `drainMs`: NOT_SERVING, no new edits, let edits end, hand the others back, close. Never rejects; may be
+   * called again, to no effect.
    */
   drain(): Promise<void>
 }
 
-/** Time for last events to reach their readers, and for an edit to come to its next step. */
-export const farewellMs = 10_000
+/** How much of a drain is kept for handing edits back and for last events to reach their readers. */
+export function farewellMs(drainMs: number): number {
+  return Math.min(Math.max(drainMs / 4, 2_000), 5_000)
+}
+
 const messageOverheadBytes = 2 * 1024 ** 2
 
-/** How often the files of certificates are looked at, and the scheduler's condition. */
+/** How often the files of certificates and tokens are looked at, and the scheduler's condition. */
 const lookIntervalMs = 5_000
 
-/** Start to listen. Errors: FAILED_PRECONDITION (ports), those of the files of tokens and certificates. */
+const reportIntervalMs = 1_000
+
+/** Start to listen. Errors: FAILED_PRECONDITION (ports), those of the files of certificates. */
 export async function startServer(setup: ServerSetup): Promise<RunningServer> {
-  const { scheduler, pack, options, logger, version, metrics } = setup
-  const authenticate = options.authFile === undefined ? openToAll : readAuthFile(options.authFile)
+  const { scheduler, packs, tenants, options, logger, version, metrics, tracing } = setup
   const certificates = certificateFiles(options)
-  const desk = new EditDesk({ scheduler, pack, options, metrics, logger })
-  const server = new Server({ ...transportOptions(options), interceptors: [callMetrics(metrics)] })
-  const info = serverInfo(pack, options, version)
-  new EditorService({ desk, authenticate, options, logger, info }).addToServer(server)
+  const desk = new EditDesk({ scheduler, packs, tenants, options, metrics, logger, tracing })
+  const reports = options.orca ? new LoadReports(metrics, setup.condition, performance.now()) : undefined
+  const interceptors = [watchCalls({ metrics, tracing, reports })]
+  const server = new Server({ ...transportOptions(options), interceptors })
+  const info = serverInfo(packs, options, version)
+  const editor = new EditorService({ desk, authenticate: tenants.authenticate, options, logger, info })
+  editor.addToServer(server)
   const health = new Health()
   health.addToServer(server)
-  new ReflectionService({ ...packageDefinition, ...loadSync(healthProtoPath) }).addToServer(server)
+  reports?.addToServer(server)
+  const described = { ...packageDefinition, ...loadSync(healthProtoPath), ...(reports && orcaPackage) }
+  new ReflectionService(described).addToServer(server)
 
   const { host } = options
   const port = await bind(server, host, options.port, credentialsOf(certificates, options))
@@ -78,21 +89,27 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   })
 
   const looking = setInterval(() => {
-    reload(certificates, logger)
-    if (setup.condition !== undefined) health.look(setup.condition(), performance.now())
+    reload(certificates, tenants, logger)
+    health.look(setup.condition(), performance.now())
   }, lookIntervalMs).unref()
+  const reporting = setInterval(() => reports?.sample(performance.now()), reportIntervalMs).unref()
 
   const drain = async () => {
-    logger.info({ drainMs: options.drainMs, edits: desk.registry.live.length }, 'draining')
+    const { drainMs } = options
+    const farewell = farewellMs(drainMs)
+    const endMs = performance.now() + Math.max(drainMs, farewell)
+    const leftMs = () => Math.max(0, endMs - performance.now())
+    logger.info({ drainMs, edits: desk.registry.live.length }, 'draining')
     health.drain()
-    if (!(await desk.drain(options.drainMs))) {
-      setup.handBack()
-      await desk.ended(farewellMs)
-    }
-    await shutDown(server)
+    if (!(await desk.drain(leftMs() - farewell))) setup.handBack()
+    await desk.ended(leftMs())
+    await within(leftMs(), editor.quiet())
+    reports?.close()
+    await shutDown(server, leftMs())
     desk.registry.clear()
     metricsServer.close()
     clearInterval(looking)
+    clearInterval(reporting)
     logger.info('ended')
   }
   let draining: Promise<void> | undefined
@@ -100,7 +117,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     port,
     metricsPort: metricsServer.port,
     kill: () => server.forceShutdown(),
-    reloadCertificates: () => reload(certificates, logger),
+    reload: () => reload(certificates, tenants, logger),
     drain: () => (draining ??= drain()),
   }
 }
@@ -118,12 +135,16 @@ function credentialsOf(files: CertificateFiles | undefined, { tlsClientCa }: Ser
   return create(files, mutual ? files : null, mutual)
 }
 
-function reload(files: CertificateFiles | undefined, logger: Logger): void {
-  try {
-    if (files?.reload()) logger.info('certificates reloaded')
-  } catch (error) {
-    logger.warn({ err: error }, 'the certificates on disk cannot be used; the old ones are kept')
+function reload(certificates: CertificateFiles | undefined, tenants: Tenants, logger: Logger): void {
+  const renew = (what: string, files: { reload(): boolean } | undefined) => {
+    try {
+      if (files?.reload()) logger.info(`${what} reloaded`)
+    } catch (error) {
+      logger.warn({ err: error }, `the ${what} on disk cannot be used; the old ones are kept`)
+    }
   }
+  renew('certificates', certificates)
+  renew('tokens', tenants)
 }
 
 function transportOptions(options: ServerOptions): GrpcOptions {
@@ -154,44 +175,16 @@ function bind(server: Server, host: string, port: number, credentials: Parameter
 }
 
 /** `tryShutdown` waits for open streams, if need be for ever. */
-async function shutDown(server: Server): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = setTimeout(() => {
-      server.forceShutdown()
-      resolve()
-    }, farewellMs)
-    server.tryShutdown(() => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })
+async function shutDown(server: Server, limitMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.tryShutdown(() => resolve()))
+  if (!(await within(limitMs, closed))) server.forceShutdown()
 }
 
-function serverInfo(pack: Pack, options: ServerOptions, version: string): Omit<ServerInfo, 'draining'> {
-  const { name, image } = pack.manifest
-  const { maxImageBytes, maxImagePixels, maxTextLength, maxSteps, maxEditsPerStream, maxWindowBytes } = options
-  return {
-    version,
-    packs: [
-      {
-        name,
-        digest: pack.digest,
-        imageSize: image.size,
-        imageBackground: image.background,
-        networks: pack.networkNames,
-        latentShape: [...variableShape(pack, 'latent')],
-        defaultParameters: encodeParameters(resolveParameters({}, pack)),
-      },
-    ],
-    devices: options.device,
-    limits: {
-      imageBytes: maxImageBytes,
-      imagePixels: maxImagePixels,
-      textLength: maxTextLength,
-      steps: maxSteps,
-      editsPerStream: maxEditsPerStream,
-      windowBytes: maxWindowBytes,
-      disconnectGraceMs: options.disconnectGraceMs,
-    },
-  }
+/** Wait for `work`, but not for longer than `limitMs`. Returns whether it was done. */
+async function within(limitMs: number, work: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<false>((resolve) => (timer = setTimeout(() => resolve(false), limitMs)))
+  const done = await Promise.race([work.then(() => true), late])
+  clearTimeout(timer)
+  return done
 }

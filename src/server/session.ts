@@ -14,6 +14,7 @@ import type { Logger } from './logger.js'
 import { type Metrics, isOver, label } from './metrics.js'
 import { type EditMessage, Outbox, type OutboxEvents, type Sink, eventBytes } from './outbox.js'
 import { type LoadState, type PictureWish, type StartPlan, formatName } from './start-request.js'
+import type { EditTrace } from './tracing.js'
 
 export interface SessionSetup {
   readonly id: string
@@ -25,9 +26,13 @@ export interface SessionSetup {
   readonly metrics: Metrics
   readonly logger: Logger
   readonly disconnectGraceMs: number
+  readonly trace: EditTrace | undefined
   /** Called once, when the edit has ended and its last event is on its way. */
   readonly onEnd: (session: Session) => void
 }
+
+/** How an edit ended, and the event that says so. */
+type Ending = [status: EditStatus, event: EventBody]
 
 const maxNotes = 8
 
@@ -82,7 +87,7 @@ export class Session {
     this.#steps = plan.parameters.steps
     this.#logger = logger.child({ editId: id, uid: this.uid, tenant })
     this.#reader = this.#outbox({ onCredit: () => this.#hold() })
-    metrics.moved(undefined, this.#status)
+    metrics.moved(undefined, this.#status, plan.pack)
     const { position, estimatedStartMs, estimatedDurationMs } = ticket
     const parameters = encodeParameters(plan.parameters)
     this.#tell({
@@ -94,7 +99,8 @@ export class Session {
         parameters,
       },
     })
-    this.#logger.info({ position, steps: plan.steps, priority: plan.priority }, 'edit accepted')
+    this.#logger.info({ position, steps: plan.steps, priority: plan.priority, pack: plan.pack }, 'edit accepted')
+    setup.trace?.admitted({ uid: this.uid, position, steps: plan.steps, priority: plan.priority, pack: plan.pack })
     if (plan.deadlineMs !== undefined) this.#limitTime(plan.deadlineMs)
     this.#submitted = this.#submit(ticket, load)
   }
@@ -219,14 +225,15 @@ export class Session {
     } catch (error) {
       ticket.release()
       const cancelled = error instanceof FlexitError && error.code === 'CANCELLED'
-      if (cancelled) this.#endCancelled({})
-      else this.#end('EDIT_STATUS_FAILED', { failed: { status: this.#describe(error) } })
+      if (cancelled) this.#end(...this.#cancellation())
+      else this.#end(...this.#failure(error))
       return undefined
     }
   }
 
   #onStarted(warnings: readonly string[]): void {
     this.#startedMs = performance.now()
+    this.#setup.trace?.started()
     this.#setup.metrics.queueSeconds.observe(seconds(this.#admittedMs))
     if (!this.#paused) this.#move('EDIT_STATUS_RUNNING')
     this.#tell({ started: {} })
@@ -238,10 +245,12 @@ export class Session {
   }
 
   #onStep(report: StepReport, after: EditState): void {
-    const { metrics, plan } = this.#setup
+    if (this.#ending) return
+    const { metrics, plan, trace } = this.#setup
     const { stepEvery, previewEvery, latentEvery, lossless, preview } = plan.stream
-    metrics.steps.inc()
-    if (this.#steppedMs !== undefined) metrics.interStepSeconds.observe(seconds(this.#steppedMs))
+    metrics.stepped(plan)
+    trace?.step(report.step, report.losses.total)
+    if (this.#steppedMs !== undefined) metrics.interStepSeconds.observe({ pack: plan.pack }, seconds(this.#steppedMs))
     this.#steppedMs = performance.now()
     this.#step = after.step
     this.#stepsTaken += 1
@@ -268,7 +277,8 @@ export class Session {
   async #preview(picture: Picture, wish: PictureWish): Promise<PictureFile | null> {
     try {
       const file = await encode(picture, { ...wish, fast: true })
-      if (!this.#previewed) this.#setup.metrics.firstPreviewSeconds.observe(seconds(this.#admittedMs))
+      const { metrics, plan } = this.#setup
+      if (!this.#previewed) metrics.firstPreviewSeconds.observe({ pack: plan.pack }, seconds(this.#admittedMs))
       this.#previewed = true
       return file
     } catch (error) {
@@ -278,48 +288,46 @@ export class Session {
   }
 
   async #onEnd(outcome: Outcome): Promise<void> {
-    const { state } = outcome
+    if (this.#ending) return
     this.#ending = true
-    this.#step = state.step
-    try {
-      switch (outcome.kind) {
-        case 'completed': {
-          const picture = await encode(outcome.picture, this.#setup.plan.stream.result)
-          this.#end('EDIT_STATUS_COMPLETED', {
-            completed: { picture, resumePoint: this.#point(state, true), statistics: this.#statistics() },
-          })
-          return
-        }
-        case 'cancelled':
-          this.#endCancelled({ resumePoint: this.#point(state, true) })
-          return
-        case 'failed': {
-          const status = this.#describe(outcome.error)
-          this.#end('EDIT_STATUS_FAILED', { failed: { status, resumePoint: this.#point(state, true) } })
-          return
-        }
-        case 'handed-back': {
-          const image = await encodePicture(state.picture, { format: 'png' })
-          const { source: sourceText, target: targetText } = state
-          const parameters = encodeParameters(state.parameters)
-          const handedBack = { image, sourceText, targetText, parameters, resumePoint: this.#point(state, true) }
-          this.#end('EDIT_STATUS_HANDED_BACK', { handedBack: { state: handedBack } })
-        }
+    this.#step = outcome.state.step
+    const end = await this.#ended(outcome).catch((error: unknown) => this.#failure(error, outcome.state))
+    this.#end(...end)
+  }
+
+  async #ended(outcome: Outcome): Promise<Ending> {
+    const { state } = outcome
+    switch (outcome.kind) {
+      case 'completed': {
+        const picture = await encode(outcome.picture, this.#setup.plan.stream.result)
+        const completed = { picture, resumePoint: this.#point(state, true), statistics: this.#statistics() }
+        return ['EDIT_STATUS_COMPLETED', { completed }]
       }
-    } catch (error) {
-      this.#end('EDIT_STATUS_FAILED', {
-        failed: { status: this.#describe(error), resumePoint: this.#point(state, true) },
-      })
+      case 'cancelled':
+        return this.#cancellation(state)
+      case 'failed':
+        return this.#failure(outcome.error, state)
+      case 'handed-back': {
+        const image = await encodePicture(state.picture, { format: 'png' })
+        const { source: sourceText, target: targetText } = state
+        const parameters = encodeParameters(state.parameters)
+        const handedBack = { image, sourceText, targetText, parameters, resumePoint: this.#point(state, true) }
+        return ['EDIT_STATUS_HANDED_BACK', { handedBack: { state: handedBack } }]
+      }
     }
   }
 
-  #endCancelled(cancelled: NonNullable<EventBody['cancelled']>): void {
-    if (this.#overdue === undefined) this.#end('EDIT_STATUS_CANCELLED', { cancelled })
-    else this.#end('EDIT_STATUS_FAILED', { failed: { status: toStatus(this.#overdue), ...cancelled } })
+  #cancellation(state?: EditState): Ending {
+    if (this.#overdue !== undefined) return this.#failure(this.#overdue, state)
+    return ['EDIT_STATUS_CANCELLED', { cancelled: this.#pointOf(state) }]
+  }
+
+  #failure(error: unknown, state?: EditState): Ending {
+    return ['EDIT_STATUS_FAILED', { failed: { status: this.#describe(error), ...this.#pointOf(state) } }]
   }
 
   #end(status: EditStatus, event: EventBody): void {
-    const { metrics, onEnd } = this.#setup
+    const { metrics, plan, trace, onEnd } = this.#setup
     this.#ending = true
     clearTimeout(this.#grace)
     clearTimeout(this.#deadline)
@@ -327,7 +335,8 @@ export class Session {
     this.#running = undefined
     this.#submitted = Promise.resolve(undefined)
     const outcome = label(status)
-    metrics.editSeconds.observe({ outcome }, seconds(this.#admittedMs))
+    metrics.editSeconds.observe({ outcome, pack: plan.pack }, seconds(this.#admittedMs))
+    trace?.ended(outcome, this.#step, event.failed?.status?.code)
     this.#move(status)
     this.#tell(event, undefined, true)
     this.#logger.info({ outcome, step: this.#step, ...this.#statistics() }, 'edit ended')
@@ -335,7 +344,8 @@ export class Session {
   }
 
   #move(status: EditStatus): void {
-    if (status !== this.#status) this.#setup.metrics.moved(this.#status, status)
+    const { metrics, plan } = this.#setup
+    if (status !== this.#status) metrics.moved(this.#status, status, plan.pack)
     this.#status = status
   }
 
@@ -400,6 +410,10 @@ export class Session {
       onDropped: () => metrics.droppedPreviews.inc(),
       onCredit,
     })
+  }
+
+  #pointOf(state: EditState | undefined): { resumePoint?: ResumePoint } {
+    return state === undefined ? {} : { resumePoint: this.#point(state, true) }
   }
 
   /** Where an edit can go on: always float32 at its end. */

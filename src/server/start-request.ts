@@ -33,6 +33,8 @@ export interface StreamWish {
 }
 
 export interface StartPlan {
+  /** Its name. */
+  readonly pack: string
   readonly parameters: EditParameters
   readonly stream: StreamWish
   readonly priority: Priority
@@ -56,14 +58,14 @@ const numberTypes = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOA
 const leastWindowBytes = 64 * 1024
 const usualWindowBytes = 4 * 1024 ** 2
 
-/** Check a request. Errors: INVALID_ARGUMENT (naming the field), NOT_FOUND (another pack). */
+/** Check a request. The first of `packs` is the usual one. Errors: INVALID_ARGUMENT (the field), NOT_FOUND (the pack). */
 export function planStart(
   request: StartEdit,
-  pack: Pack,
+  packs: readonly Pack[],
   options: ServerOptions,
 ): { readonly plan: StartPlan; readonly load: LoadState } {
   const { image, sourceText, targetText, resumeFrom } = request
-  checkPack(request.pack, pack)
+  const pack = choosePack(request, packs)
   if (image.length === 0)
     throw invalidArgument('image', 'the request has no image', 'Send the bytes of a picture file.')
   if (image.length > options.maxImageBytes) {
@@ -96,6 +98,7 @@ export function planStart(
     throw invalidArgument('resume_from.pack_digest', message, 'Resume it on a server with the pack that made it.')
   }
   const plan: StartPlan = {
+    pack: pack.manifest.name,
     parameters,
     stream,
     priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
@@ -127,12 +130,16 @@ export function planUpdate(
   return { ...(targetText === undefined ? {} : { target: targetText }), parameters: given }
 }
 
-function checkPack(name: string | undefined, pack: Pack): void {
-  if (name === undefined || name === '' || name === pack.manifest.name) return
+/** The pack that is named, or else the one that the state to go on from belongs to, or else the usual one. */
+function choosePack({ pack: name = '', resumeFrom }: StartEdit, packs: readonly Pack[]): Pack {
+  const wanted = ({ manifest, digest }: Pack) =>
+    name === '' ? digest === resumeFrom?.packDigest : manifest.name === name
+  const found = packs.find(wanted) ?? (name === '' ? packs[0] : undefined)
+  if (found !== undefined) return found
   throw new WireError({
     code: 'NOT_FOUND',
     message: `the pack "${name}" is not served here`,
-    cure: `Use ${pack.manifest.name}, or leave it out.`,
+    cure: `Use ${packs.map(({ manifest }) => manifest.name).join(' or ')}, or leave it out.`,
     field: 'pack',
     resource: { type: 'pack', name },
   })

@@ -8,7 +8,7 @@ import { service } from 'grpc-health-check'
 import { type Condition, Health, livenessService, stalledAfterMs } from '../../src/server/health.js'
 
 const check = service['Check'] as MethodDefinition<{ service: string }, { status: string }>
-const well: Condition = { workingDevices: 2, dueEdits: 3, progress: 10 }
+const well: Condition = { workingDevices: 2, dueEdits: 3, slots: 2, progress: 10 }
 
 async function served(t: ExecutionContext) {
   const health = new Health()

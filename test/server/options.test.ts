@@ -15,10 +15,10 @@ function write(t: ExecutionContext, text: string): string {
 }
 
 test('flags come before variables, variables before the file, the file before defaults', (t) => {
-  const file = write(t, JSON.stringify({ port: 1, maxSteps: 1, pack: 'file', device: ['cuda:0'] }))
+  const file = write(t, JSON.stringify({ port: 1, maxSteps: 1, pack: ['file'], device: ['cuda:0'] }))
   const environment = { FLEXIT_PORT: '2', FLEXIT_MAX_STEPS: '2', FLEXIT_DEVICE: 'cpu,cpu:1', UNRELATED: 'x' }
   const options = resolveOptions({ flags: { port: '3', logLevel: undefined }, environment, file })
-  t.like(options, { port: 3, maxSteps: 2, pack: 'file', host: '127.0.0.1', logLevel: 'info' })
+  t.like(options, { port: 3, maxSteps: 2, pack: ['file'], host: '127.0.0.1', logLevel: 'info' })
   t.deepEqual(options.device, ['cpu', 'cpu:1'])
 })
 
@@ -32,7 +32,19 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
   }
   t.throws(() => resolveOptions({ flags: { tlsKey: 'x' }, environment: {} }), { message: /belong together/ })
   t.throws(() => resolveOptions({ flags: { tlsClientCa: 'x' }, environment: {} }), { message: /tls-client-ca needs/ })
-  t.throws(() => resolveOptions({ flags: { device: ['cpu', 'cpu'] }, environment: {} }), { message: /twice/ })
+  const wrong: [flags: object, message: RegExp][] = [
+    [{ device: ['cpu', 'cpu'] }, /--device: A device is named twice/],
+    [{ pack: ['tiny', 'tiny'] }, /--pack: A pack is named twice/],
+    [{ pack: [] }, /--pack/],
+    [{ maxBatch: '64' }, /--max-residents is less than --max-batch/],
+    [{ maxWaitingBytesPerTenant: '1024' }, /--max-waiting-bytes-per-tenant is less than --max-image-bytes/],
+    [{ maxEdits: '0', ageMs: '0' }, /--max-edits[^]*--age-ms/],
+    [{ orca: 'yes' }, /--orca: Use true or false/],
+    [{ otlpEndpoint: 'ftp://collector' }, /--otlp-endpoint: Use a URL/],
+  ]
+  for (const [given, message] of wrong) {
+    t.throws(() => resolveOptions({ flags: { ...given }, environment: {} }), { code: 'INVALID_ARGUMENT', message })
+  }
 })
 
 test('files that cannot be used', (t) => {
@@ -42,7 +54,9 @@ test('files that cannot be used', (t) => {
 })
 
 test('what is printed can be read again', (t) => {
-  const options = resolveOptions({ flags: { tlsCert: 'a', tlsKey: 'b', device: ['cpu', 'cpu:1'] }, environment: {} })
+  const lists = { device: ['cpu', 'cpu:1'], pack: ['tiny', 'other'] }
+  const flags = { tlsCert: 'a', tlsKey: 'b', orca: 'true', otlpEndpoint: 'http://localhost:4318', ...lists }
+  const options = resolveOptions({ flags, environment: {} })
   t.deepEqual(resolveOptions({ flags: {}, environment: {}, file: write(t, JSON.stringify(options)) }), options)
   t.is(variableName('maxSteps'), 'FLEXIT_MAX_STEPS')
   t.is(new Set(optionNames.map(variableName)).size, optionNames.length)

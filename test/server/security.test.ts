@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { Metadata, credentials, status as codes } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import { connect } from '../../src/client/client.js'
-import { readAuthFile } from '../../src/server/auth.js'
+import { AuthFile } from '../../src/server/auth.js'
 import { CertificateFiles } from '../../src/server/certificate-files.js'
 import { Peer } from '../support-server/peer.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
@@ -73,7 +73,7 @@ test('tokens are tenants; without one nothing is answered', async (t) => {
 
 test('files of tokens that are none', (t) => {
   const path = join(folder(t), 'tokens.json')
-  t.throws(() => readAuthFile(path), { code: 'NOT_FOUND' })
+  t.throws(() => new AuthFile(path), { code: 'NOT_FOUND' })
   const wrong = [
     '',
     '{}',
@@ -83,7 +83,7 @@ test('files of tokens that are none', (t) => {
   ]
   for (const text of wrong) {
     writeFileSync(path, text)
-    const error = t.throws(() => readAuthFile(path), { code: 'INVALID_ARGUMENT' })
+    const error = t.throws(() => new AuthFile(path), { code: 'INVALID_ARGUMENT' })
     t.false(error.message.includes('short'), 'its contents are not told')
   }
 })
@@ -113,10 +113,10 @@ test('TLS, with certificates that are replaced while it runs', async (t) => {
   await t.throwsAsync(plain.unary('GetServerInfo', {}), { message: /UNAVAILABLE/ })
 
   copyFileSync(fixture('b.pem'), tlsCert)
-  server.reloadCertificates()
+  server.reload()
   t.is(await ask('a.pem'), '1.2.3', 'a pair that is half replaced is not used')
   use('b')
-  server.reloadCertificates()
+  server.reload()
   t.is(await ask('b.pem'), '1.2.3')
   await t.throwsAsync(ask('a.pem'), { code: 'UNAVAILABLE' })
 })

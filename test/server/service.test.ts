@@ -322,11 +322,11 @@ test('health, reflection, information and metrics', async (t) => {
   const url = `http://127.0.0.1:${server.metricsPort}`
   const text = await (await fetch(`${url}/metrics`)).text()
   for (const line of [
-    'flexit_steps_total 5',
+    'flexit_steps_total{pack="tiny"} 5',
     'flexit_edits{state="running"} 0',
-    'flexit_edits_finished_total{outcome="completed"} 1',
-    'flexit_first_preview_seconds_count 1',
-    'flexit_inter_step_seconds_count 4',
+    'flexit_edits_finished_total{outcome="completed",pack="tiny"} 1',
+    'flexit_first_preview_seconds_count{pack="tiny"} 1',
+    'flexit_inter_step_seconds_count{pack="tiny"} 4',
     'flexit_buffered_bytes 0',
     'flexit_grpc_handled_total{grpc_method="flexit.v1.Editor/RunEdit",grpc_type="server_stream",grpc_code="OK"} 1',
   ]) {

@@ -6,10 +6,12 @@ import type { ExecutionContext } from 'ava'
 import { shippedFolder } from '../../src/engine/pack/locations.js'
 import { Pack } from '../../src/engine/pack/pack.js'
 import { variableShape } from '../../src/engine/step-graph.js'
-import { createLogger } from '../../src/server/logger.js'
+import { openTenants } from '../../src/server/auth.js'
+import { type Logger, createLogger } from '../../src/server/logger.js'
 import { Metrics } from '../../src/server/metrics.js'
 import { type ServerOptions, resolveOptions } from '../../src/server/options.js'
 import { startServer } from '../../src/server/server.js'
+import type { Tracing } from '../../src/server/tracing.js'
 import type { StartEdit } from '../../src/proto/messages.js'
 import { FakeScheduler } from './fake-scheduler.js'
 import { Peer } from './peer.js'
@@ -23,20 +25,32 @@ export interface TestSetup {
   readonly options?: Partial<ServerOptions>
   readonly allowed?: number
   readonly places?: number
+  /** Default: the embedded one. */
+  readonly packs?: readonly Pack[]
+  /** Default: a fake one. */
+  readonly scheduler?: FakeScheduler
+  readonly logger?: Logger
+  readonly tracing?: Tracing
 }
 
 /** A server that is gone when the test ends, and a peer that speaks with it. */
-export async function serve(t: ExecutionContext, { options = {}, ...fakes }: TestSetup = {}) {
-  const scheduler = new FakeScheduler({ length: latentLength, ...fakes })
+export async function serve(
+  t: ExecutionContext,
+  { options = {}, packs = [pack], logger = createLogger('silent'), tracing, ...fakes }: TestSetup = {},
+) {
+  const scheduler = fakes.scheduler ?? new FakeScheduler({ length: latentLength, ...fakes })
   const free = { port: 0, metricsPort: 0, logLevel: 'silent', drainMs: 0 }
   const server = await startServer({
     scheduler,
     handBack: () => scheduler.handBack(),
-    pack,
+    condition: () => ({ workingDevices: 1, dueEdits: scheduler.admitted.length, slots: 2, progress: 0 }),
+    packs,
+    tenants: openTenants(options.authFile),
     options: resolveOptions({ flags: { ...free, ...options }, environment: {} }),
-    logger: createLogger('silent'),
+    logger,
     version: '1.2.3',
-    metrics: new Metrics({ version: '1.2.3', pack: 'tiny' }),
+    metrics: new Metrics({ version: '1.2.3', packs: packs.map(({ manifest, digest }) => ({ ...manifest, digest })) }),
+    tracing,
   })
   const address = `127.0.0.1:${server.port}`
   const peer = new Peer(address)

@@ -5,17 +5,17 @@ import { AdmissionError } from '../api.js'
 
 export interface AdmissionLimits {
   /** Edits that did not end yet. Default 10,000. */
-  readonly edits?: number
+  readonly edits?: number | undefined
   /** The same for one tenant. Default: as many as in all. */
-  readonly editsPerTenant?: number
+  readonly editsPerTenant?: number | undefined
   /** Edits that did not start yet. Default: as many as may be under way. */
-  readonly waiting?: number
+  readonly waiting?: number | undefined
   /** The same for one tenant. Default: as many as in all. */
-  readonly waitingPerTenant?: number
+  readonly waitingPerTenant?: number | undefined
   /** Bytes of the requests of edits that did not start yet. Default 1 GiB. */
-  readonly bytes?: number
+  readonly bytes?: number | undefined
   /** The same for one tenant. Default: as many as in all. */
-  readonly bytesPerTenant?: number
+  readonly bytesPerTenant?: number | undefined
 }
 
 /** Which limit refused an edit. */
@@ -35,7 +35,7 @@ type Used = Omit<Place, 'tenant'>
 const retryBounds = { leastMs: 100, mostMs: 60_000, unmeasuredMs: 1_000 } as const
 
 export class Admission {
-  readonly #limits: Required<AdmissionLimits>
+  readonly #limits: Readonly<Record<keyof AdmissionLimits, number>>
   readonly #all: Used = { edits: 0, waiting: 0, bytes: 0 }
   readonly #tenants = new Map<string, Used>()
   /** Refused since places became free: they are told to come back one after another. */
