@@ -1,0 +1,121 @@
+// Table 1 of FlexIT (CVPR 2022): COPY, ENCODE, RETRIEVE and the edits after some numbers of steps, judged over all
+// queries; and the same by cluster, as in its figure 6.
+
+import { createHash } from 'node:crypto'
+import type { EditParameters } from '../engine/parameters.js'
+import type { Picture } from '../engine/picture.js'
+import { type Estimates, type Resampling, estimates, measureAll, resample } from './bootstrap.js'
+import type { Editor } from './editor.js'
+import { type EditProgress, editPictures, makeEdits } from './edits.js'
+import { type Measures, type Verdict, measure } from './metrics.js'
+import { judgePictures } from './opinions.js'
+import { retrieve } from './references.js'
+import { type Scene, breathe, jobsOf } from './scene.js'
+
+export interface EvaluationOptions {
+  readonly editor: Editor
+  /** None left out; `steps` is replaced by the last of `at`. */
+  readonly parameters: EditParameters
+  /** Numbers of steps after which edits are judged, ascending. */
+  readonly at: readonly number[]
+  readonly resampling: Resampling
+  readonly onEdits: (progress: EditProgress) => void
+}
+
+export interface EvaluationRow {
+  readonly name: string
+  /** Steps of an edit; undefined for the baselines. */
+  readonly steps: number | undefined
+  /** One for each query. */
+  readonly verdicts: readonly Verdict[]
+  readonly estimates: Estimates
+}
+
+/** Figure 6: the best that can be had, the edits after all steps, and the input. */
+export interface ClusterResult {
+  readonly cluster: string
+  readonly queries: number
+  readonly retrieve: Measures
+  readonly edit: Measures
+  readonly copy: Measures
+}
+
+export interface Evaluation {
+  readonly rows: readonly EvaluationRow[]
+  readonly clusters: readonly ClusterResult[]
+  /** Edits that ended early because their numbers were no longer finite. */
+  readonly failed: number
+  /** sha256 of all pictures and verdicts: equal for equal results. */
+  readonly digest: string
+  /** Pictures of a query, in the order of the rows. */
+  readonly pictures: (query: number) => Promise<readonly Picture[]>
+}
+
+/** Errors: those of making edits and of judging them; CANCELLED. */
+export async function evaluate(scene: Scene, options: EvaluationOptions): Promise<Evaluation> {
+  const { editor, parameters, resampling, onEdits } = options
+  const at = [0, ...options.at]
+  const jobs = jobsOf(scene, parameters, at)
+  const { store, signal } = scene
+  const keys = await makeEdits(jobs, { editor, store, signal, onProgress: onEdits })
+
+  // In the space of pixels nothing is encoded, and the picture of step 0 is the input.
+  const encodes = parameters.space === 'latent'
+  const names = ['COPY', ...(encodes ? ['ENCODE'] : []), 'RETRIEVE', ...options.at.map((n) => `FlexIT, ${stepsOf(n)}`)]
+  const picturesOf = async (i: number) => {
+    const { pictures, failed } = await editPictures(store, keys[i]!, jobs[i]!)
+    const retrieved = await scene.read(retrieve(scene.references, scene.queries[i]!, resampling.seed))
+    const [first, ...edits] = pictures as [Picture, ...Picture[]]
+    return { pictures: [scene.inputs[i]!, ...(encodes ? [first] : []), retrieved, ...edits], failed }
+  }
+
+  const classes = [...scene.classes.keys()]
+  const hash = createHash('sha256')
+  const verdicts: Verdict[][] = names.map(() => [])
+  let failures = 0
+  for (const [i, input] of scene.inputs.entries()) {
+    scene.onStage('queries judged', i, jobs.length)
+    await breathe(signal)
+    const { pictures, failed } = await picturesOf(i)
+    if (failed) failures++
+    const judged = await judgePictures(scene, input, pictures, classes)
+    for (const [row, verdict] of judged.entries()) {
+      verdicts[row]!.push(verdict)
+      hash.update(pictures[row]!.data).update(`${verdict.predicted} ${verdict.lpips}`)
+      for (const feature of verdict.features) hash.update(` ${feature}`)
+    }
+  }
+  const sets = resample(jobs.length, resampling)
+  const rows = names.map((name, row): EvaluationRow => {
+    const steps = options.at[row - names.length + options.at.length]
+    const measured = measureAll(verdicts[row]!, scene.targets, scene.statistics, sets)
+    return { name, steps, verdicts: verdicts[row]!, estimates: estimates(measured) }
+  })
+  return {
+    rows,
+    clusters: byCluster(scene, {
+      copy: verdicts[0]!,
+      retrieve: verdicts[names.indexOf('RETRIEVE')]!,
+      edit: verdicts.at(-1)!,
+    }),
+    failed: failures,
+    digest: hash.digest('hex'),
+    pictures: async (i) => (await picturesOf(i)).pictures,
+  }
+}
+
+export function stepsOf(steps: number): string {
+  return steps === 1 ? '1 step' : `${steps} steps`
+}
+
+function byCluster(
+  { queries, targets, statistics }: Scene,
+  rows: Readonly<Record<'copy' | 'retrieve' | 'edit', readonly Verdict[]>>,
+): ClusterResult[] {
+  const clusters = new Map<string, number[]>()
+  for (const [i, { cluster }] of queries.entries()) clusters.set(cluster, [...(clusters.get(cluster) ?? []), i])
+  return [...clusters].map(([cluster, indices]) => {
+    const of = (verdicts: readonly Verdict[]) => measure(verdicts, targets, statistics, indices)
+    return { cluster, queries: indices.length, copy: of(rows.copy), retrieve: of(rows.retrieve), edit: of(rows.edit) }
+  })
+}

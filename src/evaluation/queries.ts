@@ -1,0 +1,180 @@
+// The queries of an evaluation: a picture, what is in it, what it should become; and the classes they are about.
+// FlexIT (CVPR 2022), section 4.1: for each target eight pictures of other classes of its cluster, half for development.
+
+import { createHash } from 'node:crypto'
+import { dirname, join } from 'node:path'
+import { stat } from 'node:fs/promises'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { type Csv, type CsvRow, readCsv } from './csv.js'
+
+export interface Query {
+  /** In its file: the first column where that has no name, as pandas writes it, or else the number of the row. */
+  readonly id: number
+  /** Relative to the folder of pictures. */
+  readonly image: string
+  readonly source: string
+  readonly target: string
+  /** Outputs of the judge. */
+  readonly sourceClass: number
+  readonly targetClass: number
+  readonly cluster: string
+}
+
+export interface QuerySet {
+  readonly queries: readonly Query[]
+  /** Names of the classes among which the judge chooses, by its output. */
+  readonly classes: ReadonlyMap<number, string>
+  /** The folder that each class that is a source has its pictures in, also in the other half of the file. */
+  readonly folders: ReadonlyMap<number, string>
+  /** sha256 of queries and classes. */
+  readonly digest: string
+}
+
+export type Split = 'dev' | 'test' | 'all'
+
+export interface ReadQueriesOptions {
+  /** Names of the judge's outputs; needed where the file has no column `target_id`. */
+  readonly labels: readonly string[] | undefined
+  /** CSV with a column `label`: the classes to choose among. Default: `labels.csv` beside the queries, if it is there. */
+  readonly labelFile?: string
+  /** Which half of a file with a column `is_test`. Default: the test half, or all where there is no such column. */
+  readonly split?: Split
+}
+
+/**
+ * Read queries: columns `image` (or `path`), `source`, `target`; perhaps `source_id` and `target_id` (outputs of the
+ * judge), `cluster`, `is_test`. Without a column `cluster`, classes that queries connect are a cluster. The classes to
+ * choose among are those of the label file, or else all sources and targets of the file, of both halves.
+ * Errors: those of reading; INVALID_ARGUMENT, naming the row.
+ */
+export async function readQueries(path: string, options: ReadQueriesOptions): Promise<QuerySet> {
+  const table = await readCsv(path)
+  const columns = { image: columnOf(table, path, 'image', 'path'), ...required(table, path, 'source', 'target') }
+  const outputs = outputsOf(table, options.labels, path)
+  const all = table.rows.map((row, i): Query => {
+    const where = `row ${i + 1} of ${path}`
+    const [source, target] = [row[columns.source]!, row[columns.target]!]
+    return {
+      id: idOf(row, i, where),
+      image: picturePath(row[columns.image]!, where),
+      source,
+      target,
+      sourceClass: outputs(row, 'source', where),
+      targetClass: outputs(row, 'target', where),
+      cluster: row['cluster'] ?? '',
+    }
+  })
+  const queries = table.columns.includes('cluster') ? all : connect(all)
+  if (new Set(queries.map(({ id }) => id)).size < queries.length) {
+    throw invalidArgument('queries', `two queries of ${path} have the same id`, 'Number them in the first column.')
+  }
+  const classes = (await readClasses(path, options)) ?? classesOf(queries)
+  const foreign = queries.find(({ targetClass }) => !classes.has(targetClass))
+  if (foreign !== undefined) {
+    throw invalidArgument('labels', `"${foreign.target}" is a target but not among the labels`, 'Add it to the labels.')
+  }
+  const chosen = queries.filter((_, i) => isIn(table.rows[i]!, options.split, path))
+  if (chosen.length === 0) {
+    throw invalidArgument('queries', `${path} has no queries${table.rows.length > 0 ? ' of that half' : ''}`)
+  }
+  const digest = createHash('sha256')
+    .update(JSON.stringify([chosen, [...classes]]))
+    .digest('hex')
+  const folders = new Map(queries.map(({ sourceClass, image }) => [sourceClass, dirname(image)]))
+  return { queries: chosen, classes, folders, digest }
+}
+
+function columnOf({ columns }: Csv, path: string, ...names: readonly string[]): string {
+  const found = names.find((name) => columns.includes(name))
+  if (found !== undefined) return found
+  throw new FlexitError({
+    code: 'INVALID_ARGUMENT',
+    field: 'queries',
+    message: `${path} has no column ${names.join(' or ')}; it has ${columns.join(', ')}`,
+    cure: 'Queries have the columns image, source and target; see `flexit eval --help`.',
+  })
+}
+
+function required<T extends string>(table: Csv, path: string, ...names: readonly T[]): Record<T, string> {
+  return Object.fromEntries(names.map((name) => [name, columnOf(table, path, name)])) as Record<T, string>
+}
+
+function idOf(row: CsvRow, index: number, where: string): number {
+  const text = row['']
+  if (text === undefined) return index
+  if (/^\d{1,9}$/.test(text)) return Number(text)
+  throw invalidArgument('queries', `the id of ${where} is "${text}", not a whole number`)
+}
+
+/** A path inside the folder of pictures. */
+function picturePath(path: string, where: string): string {
+  if (path !== '' && !path.startsWith('/') && !path.split(/[\\/]/).includes('..')) return path
+  throw invalidArgument('queries', `the picture of ${where} is "${path}", not a path inside the folder of pictures`)
+}
+
+/** The judge's output for the source or the target of a row. */
+function outputsOf({ columns }: Csv, labels: readonly string[] | undefined, path: string) {
+  const ids = columns.includes('target_id') && columns.includes('source_id')
+  if (!ids && labels === undefined) {
+    const message = `${path} has no columns source_id and target_id, and the judge does not name its outputs`
+    throw invalidArgument('queries', message, 'Add them, or give the judge its labels.')
+  }
+  const byLabel = new Map(labels?.map((label, i) => [label, i]))
+  return (row: CsvRow, role: 'source' | 'target', where: string): number => {
+    const text = ids ? row[`${role}_id`]! : row[role]!
+    const output = ids ? (/^\d{1,6}$/.test(text) ? Number(text) : undefined) : byLabel.get(text)
+    if (output !== undefined && (labels === undefined || output < labels.length)) return output
+    throw invalidArgument('queries', `the ${role} of ${where}, "${text}", is not a class of the judge`)
+  }
+}
+
+function isIn(row: CsvRow, split: Split | undefined, path: string): boolean {
+  const flag = row['is_test']?.toLowerCase()
+  if (flag === undefined && split !== undefined && split !== 'all') {
+    throw invalidArgument('split', `${path} has no column is_test`, 'Leave --split out, or name the file of that half.')
+  }
+  return flag === undefined || split === 'all' || (flag === 'true' || flag === '1') === (split !== 'dev')
+}
+
+/** Classes of the label file, where there is one. */
+async function readClasses(
+  path: string,
+  { labels, labelFile }: ReadQueriesOptions,
+): Promise<Map<number, string> | undefined> {
+  const beside = join(dirname(path), 'labels.csv')
+  const isThere = await stat(beside).then(Boolean, () => false)
+  const file = labelFile ?? (isThere && labels !== undefined ? beside : undefined)
+  if (file === undefined) return undefined
+  const table = await readCsv(file)
+  const { label } = required(table, file, 'label')
+  const entries = table.rows.map((row) => {
+    const name = row[label]!
+    const output = labels?.indexOf(name) ?? -1
+    if (output < 0) throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`)
+    return [output, name] as const
+  })
+  return new Map(entries.sort(([a], [b]) => a - b))
+}
+
+function classesOf(queries: readonly Query[]): Map<number, string> {
+  const entries = queries.flatMap(({ source, target, sourceClass, targetClass }) => [
+    [sourceClass, source] as const,
+    [targetClass, target] as const,
+  ])
+  return new Map(entries.sort(([a], [b]) => a - b))
+}
+
+/** Clusters from the queries themselves, each named by its first class. */
+function connect(queries: readonly Query[]): Query[] {
+  const parents = new Map<number, number>()
+  const root = (id: number): number => {
+    const parent = parents.get(id) ?? id
+    return parent === id ? id : root(parent)
+  }
+  for (const { sourceClass, targetClass } of queries) {
+    const [a, b] = [root(sourceClass), root(targetClass)]
+    parents.set(Math.max(a, b), Math.min(a, b))
+  }
+  const names = classesOf(queries)
+  return queries.map((query) => ({ ...query, cluster: `${names.get(root(query.targetClass))!} …` }))
+}
