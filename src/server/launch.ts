@@ -22,6 +22,8 @@ export interface LaunchedServer extends RunningServer {
   /** The first is the usual one. */
   readonly packs: readonly Pack[]
   readonly devices: readonly string[]
+  /** End the thread of a device as a crash would (WorkerDevice.kill). For tests and benchmarks. */
+  killWorker(device: string): Promise<void>
 }
 
 export interface Launch {
@@ -67,7 +69,8 @@ export async function launchServer(options: ServerOptions, { version, onProgress
       await Promise.all([scheduler.close(), tracing?.close(lastSpansMs)])
       for (const pack of packs) pack.close()
     }
-    return { ...server, packs, devices: names, drain }
+    const killWorker = async (name: string) => devices.find((device) => device.name === name)?.kill()
+    return { ...server, packs, devices: names, killWorker, drain }
   } catch (error) {
     await Promise.all(devices.map((device) => device.close()))
     for (const pack of packs) pack.close()
