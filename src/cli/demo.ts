@@ -4,10 +4,10 @@
 import { join, relative } from 'node:path'
 import { Command } from 'commander'
 import { shippedFolder } from '../engine/pack/locations.js'
-import { shellWord } from './edit.js'
 import { interruptible } from './interruption.js'
 import { beginEdit, engineMaker } from './maker.js'
 import { withEngine } from './open-engine.js'
+import { shellWord } from './parameters.js'
 import { createProgress } from './progress.js'
 import { runEdit } from './run-edit.js'
 

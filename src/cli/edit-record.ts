@@ -86,10 +86,11 @@ export class EditRecord {
     await writeEditFile(path, saved, pack.shape(state.parameters.space))
   }
 
-  /** Write all files. Errors: those of writing. */
-  async finish(result: Picture, state: EditState): Promise<void> {
+  /** Write all files, the latents unless they were only for the way. Errors: those of writing. */
+  async finish(result: Picture, state: EditState, { keepLatents = true } = {}): Promise<void> {
     const { files } = this.#options
-    const { picture, latents } = files
+    const { picture } = files
+    const latents = keepLatents ? files.latents : undefined
     const written = new Map([[picture, await encodePicture(result, { format: pictureFormat(picture) })]])
     if (this.#moving) await this.#encodeWay(this.#frames.set(state.step, result), written)
     if (latents !== undefined) await this.save(latents, state)

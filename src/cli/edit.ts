@@ -9,8 +9,8 @@ import { type EditFiles, usualSaveEvery } from './edit-record.js'
 import { interruptible } from './interruption.js'
 import { type Maker, beginEdit, engineMaker } from './maker.js'
 import { type EngineChoice, withEngine } from './open-engine.js'
-import { checkOutputs } from './outputs.js'
-import { addParameters, givenParameters, parseCount } from './parameters.js'
+import { checkOutputs, slug } from './outputs.js'
+import { addParameters, givenParameters, parseCount, shellWord } from './parameters.js'
 import { type Progress, counted, createProgress } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
 import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
@@ -175,12 +175,6 @@ function stem(path: string): string {
   return basename(path, extname(path))
 }
 
-/** Letters and digits of a text as a part of a file name. */
-function slug(text: string): string {
-  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ['edit']
-  return words.join('-').slice(0, 60)
-}
-
 /** What to type to go on with a saved edit. */
 function commandLine(options: EditOptions): string {
   const { resume, pack, out, filmstrip, animation, preview, saveEvery, device, threads, server, tls, tlsCa } = options
@@ -190,9 +184,4 @@ function commandLine(options: EditOptions): string {
     value === undefined ? [] : [`--${flag} ${shellWord(String(value))}`],
   )
   return ['npx flexit edit', ...given, ...(tls ? ['--tls'] : []), ...(options.json ? ['--json'] : [])].join(' ')
-}
-
-/** A word as a shell takes it, quoted where it must be. */
-export function shellWord(text: string): string {
-  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }

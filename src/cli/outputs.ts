@@ -67,6 +67,12 @@ async function identity(path: string): Promise<string> {
   return join(folder, basename(path))
 }
 
+/** Letters and digits of a text as a part of a file name. */
+export function slug(text: string): string {
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ['edit']
+  return words.join('-').slice(0, 60)
+}
+
 async function statOrNothing(path: string) {
   try {
     return await stat(path)

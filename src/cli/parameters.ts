@@ -72,3 +72,8 @@ export function parseList(text: string): string[] {
   if (names.includes('')) throw new InvalidArgumentError('Separate names with one comma.')
   return names
 }
+
+/** A word as a shell takes it, quoted where it must be. */
+export function shellWord(text: string): string {
+  return /^[\w./:@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
+}

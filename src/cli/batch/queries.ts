@@ -1,0 +1,196 @@
+// A file of queries: CSV (RFC 4180) with a header, one edit a row. Read whole and checked before anything runs.
+// Mistakes are told together, by line and column.
+
+import { readFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { InvalidArgumentError } from 'commander'
+import { CsvError, parse } from 'csv-parse/sync'
+import { FlexitError, fileError, invalidArgument } from '../../engine/errors.js'
+import type { EditParameters } from '../../engine/parameters.js'
+import { parameterKeys, parseList, parseNumber } from '../parameters.js'
+
+export interface Query {
+  /** Of the file, where its row ends. */
+  readonly line: number
+  /** As it is written, and where it is. */
+  readonly image: string
+  readonly imagePath: string
+  readonly source: string
+  readonly target: string
+  /** Those that the row sets. */
+  readonly parameters: Partial<EditParameters>
+}
+
+type ParameterKey = (typeof parameterKeys)[number]
+type Meaning = 'image' | 'source' | 'target' | ParameterKey
+
+export interface QueryFile {
+  readonly path: string
+  readonly queries: readonly Query[]
+  /** The name that a column has in the file. */
+  readonly columns: ReadonlyMap<Meaning, string>
+  /** Columns that mean nothing here. */
+  readonly ignored: readonly string[]
+}
+
+export interface RowMistake {
+  readonly line: number
+  readonly column: string | undefined
+  readonly message: string
+}
+
+/** Mistakes that are told; of more only the number. */
+const maxTold = 20
+
+/**
+ * Read a file of queries. Images are relative to `images`, or else to the file's folder. Errors: NOT_FOUND;
+ * INVALID_ARGUMENT (not UTF-8, not CSV, columns that lack, rows that are wrong), naming lines and columns.
+ */
+export async function readQueries(path: string, images = dirname(path)): Promise<QueryFile> {
+  const bytes = await readFile(path).catch((error: unknown) => {
+    throw fileError(error, path, 'read')
+  })
+  const [header, ...rows] = parseRows(decodeText(bytes, path), path)
+  if (header === undefined || rows.length === 0) {
+    throw invalidArgument('queries', `${path} has no queries`, 'Give it a header and a row for each edit.')
+  }
+  const meanings = header.record.map(meaningOf)
+  const columns = new Map<Meaning, string>()
+  for (const [i, meaning] of meanings.entries()) {
+    const before = meaning && columns.get(meaning)
+    if (before !== undefined) {
+      const message = `${path}: the columns ${before} and ${header.record[i]!} mean the same`
+      throw invalidArgument('queries', message, 'Leave one of them out.')
+    }
+    if (meaning !== undefined) columns.set(meaning, header.record[i]!)
+  }
+  const missing = (['image', 'source', 'target'] as const).find((meaning) => !columns.has(meaning))
+  if (missing !== undefined) {
+    const found = header.record.map((name) => JSON.stringify(name)).join(', ')
+    const what = missing === 'image' ? 'image (or file, or path)' : missing
+    const cure = 'Columns are separated by commas; see `npx flexit batch --help`.'
+    throw invalidArgument('queries', `${path} has no column ${what}; it has ${found}`, cure)
+  }
+
+  const mistakes: RowMistake[] = []
+  const queries = rows.flatMap(({ record, line }) => {
+    const query = toQuery(record, line, meanings, header.record, mistakes)
+    return query === undefined ? [] : [{ ...query, imagePath: resolve(join(images, query.image)) }]
+  })
+  if (mistakes.length > 0) throw rowErrors(path, mistakes)
+  const ignored = header.record.filter((name, i) => meanings[i] === undefined && name !== '')
+  return { path, queries, columns, ignored }
+}
+
+/** All that is wrong with the rows of a file, as one error. */
+export function rowErrors(path: string, mistakes: readonly RowMistake[]): FlexitError {
+  const lines = mistakes.slice(0, maxTold).map(({ line, column, message }) => {
+    return `  line ${line}${column === undefined ? '' : `, column ${column}`}: ${message}`
+  })
+  const more = mistakes.length > maxTold ? [`  and ${mistakes.length - maxTold} more`] : []
+  const count = mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`
+  return invalidArgument('queries', [`${path} has ${count}; nothing was run`, ...lines, ...more].join('\n'))
+}
+
+function toQuery(
+  record: readonly string[],
+  line: number,
+  meanings: readonly (Meaning | undefined)[],
+  header: readonly string[],
+  mistakes: RowMistake[],
+): Omit<Query, 'imagePath'> | undefined {
+  const before = mistakes.length
+  if (record.length !== header.length) {
+    const message = `it has ${record.length} columns, the header has ${header.length}; texts with commas need quotes`
+    mistakes.push({ line, column: undefined, message })
+    return undefined
+  }
+  const texts = { image: '', source: '', target: '' }
+  const parameters: Record<string, unknown> = {}
+  for (const [i, meaning] of meanings.entries()) {
+    const cell = record[i]!
+    const column = header[i]!
+    if (meaning === 'image' || meaning === 'source' || meaning === 'target') {
+      if (cell === '') mistakes.push({ line, column, message: 'it is empty' })
+      texts[meaning] = cell
+    } else if (meaning !== undefined && cell !== '') {
+      try {
+        parameters[meaning] = parseCell(meaning, cell)
+      } catch (error) {
+        if (!(error instanceof InvalidArgumentError)) throw error
+        mistakes.push({ line, column, message: `${JSON.stringify(cell)}: ${error.message}` })
+      }
+    }
+  }
+  return mistakes.length > before ? undefined : { line, ...texts, parameters: parameters }
+}
+
+function parseCell(key: ParameterKey, cell: string): unknown {
+  if (key === 'networks') return parseList(cell)
+  return key === 'preset' || key === 'space' ? cell : parseNumber(cell)
+}
+
+/** `lambda_p`, `lambda-p` and `lambdaP` are one name. */
+function meaningOf(name: string): Meaning | undefined {
+  const plain = name.toLowerCase().replace(/[-_ ]/g, '')
+  if (plain === 'image' || plain === 'file' || plain === 'path') return 'image'
+  if (plain === 'source' || plain === 'target') return plain
+  return parameterKeys.find((key) => key.toLowerCase() === plain)
+}
+
+function decodeText(bytes: Uint8Array, path: string): string {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  try {
+    return decoder.decode(bytes)
+  } catch (error) {
+    const line = firstLineThat(bytes, (part) => !isText(part))
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      field: 'queries',
+      message: `${path}, line ${line}: it is not UTF-8`,
+      cure: 'Save the file as CSV in UTF-8.',
+      cause: error,
+    })
+  }
+}
+
+function firstLineThat(bytes: Uint8Array, wrong: (part: Uint8Array) => boolean): number {
+  let start = 0
+  for (let line = 1; ; line++) {
+    const end = bytes.indexOf(0x0a, start)
+    if (end < 0 || wrong(bytes.subarray(start, end))) return line
+    start = end + 1
+  }
+}
+
+function isText(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
+interface Row {
+  readonly record: string[]
+  readonly line: number
+}
+
+function parseRows(text: string, path: string): Row[] {
+  try {
+    const options = { info: true, trim: true, skip_empty_lines: true, relax_column_count: true } as const
+    const rows = parse(text, options) as unknown as { record: string[]; info: { lines: number } }[]
+    return rows.map(({ record, info }) => ({ record, line: info.lines }))
+  } catch (error) {
+    if (!(error instanceof CsvError)) throw error
+    const message = `${path} is not CSV: ${error.message}`
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      field: 'queries',
+      message,
+      cure: 'Put texts with commas or quotes into "…", and double the quotes in them.',
+      cause: error,
+    })
+  }
+}

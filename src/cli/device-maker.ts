@@ -1,0 +1,103 @@
+// Edits made by the devices of this machine, each with a thread of its own: edits that can share a step do.
+// The scheduler is the server's (src/scheduler).
+
+import type { EditState } from '../engine/edit.js'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { cacheFolder, requirePack } from '../engine/pack/locations.js'
+import { Pack } from '../engine/pack/pack.js'
+import { resolveParameters } from '../engine/parameters.js'
+import { formatDevice, parseDevice } from '../engine/runtime.js'
+import type { Outcome, SchedulerApi } from '../scheduler/api.js'
+import { Scheduler } from '../scheduler/scheduler.js'
+import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
+import { type Ended, type Maker, type Order, makerPack } from './maker.js'
+import type { Progress } from './progress.js'
+
+export interface DeviceChoice {
+  /** Name or path. */
+  readonly pack: string
+  readonly networks?: readonly string[] | undefined
+  readonly devices: readonly string[]
+  /** Of each CPU device. Default: the cores, shared evenly. */
+  readonly threads?: number | undefined
+}
+
+/**
+ * Open the pack at once, and the devices when the first edit needs them. Errors: those of `parseDevice`, `requirePack`
+ * and `Pack.open`; `make` has those of `WorkerDevice.open`.
+ */
+export async function deviceMaker(choice: DeviceChoice, progress: Progress): Promise<Maker> {
+  const devices = choice.devices.map(parseDevice)
+  if (new Set(devices.map(formatDevice)).size < devices.length) {
+    throw invalidArgument('device', 'a device is named twice', 'Name each once; several of the CPU are cpu:0, cpu:1.')
+  }
+  const { folder } = await requirePack(choice.pack, choice.networks)
+  const pack = await Pack.open(folder)
+  const shares = shareThreads(devices)
+  const open = async () => {
+    const opened: WorkerDevice[] = []
+    try {
+      // One after the other: the first builds the graphs that the others load.
+      for (const [i, device] of devices.entries()) {
+        const onProgress = (doing: string) => progress.doing(`${formatDevice(device)}: ${doing}`)
+        const threads = choice.threads ?? shares[i]!
+        const setup = { device, packs: [folder], threads, cacheFolder: cacheFolder() }
+        opened.push(await WorkerDevice.open({ ...setup, onProgress }))
+      }
+    } catch (error) {
+      await Promise.all(opened.map((device) => device.close()))
+      throw error
+    }
+    return new Scheduler({ devices: opened, resolve: (given) => resolveParameters(given, pack) })
+  }
+  let scheduler: Promise<Scheduler> | undefined
+  return {
+    pack: makerPack(pack),
+    devices: devices.length,
+    make: async (state, order) => makeBy(await (scheduler ??= open()), state, order),
+    close: async () => {
+      await scheduler?.then((opened) => opened.close()).catch(() => undefined)
+      pack.close()
+    },
+  }
+}
+
+/** Leave an edit to a scheduler. Errors: those of the watcher, and of admission. */
+export function makeBy(scheduler: SchedulerApi, state: EditState, { watcher, signal }: Order): Promise<Ended> {
+  const steps = state.parameters.steps - state.step
+  const ticket = scheduler.admit({ tenant: '', priority: 'normal', bytes: 0, steps })
+  return new Promise((resolve, reject) => {
+    let told: Promise<void> = Promise.resolve()
+    /** In order, also where some of it takes long; an edit whose watcher fails is stopped. */
+    const tell = (act: () => void | Promise<void>) => {
+      told = told.then(act)
+      told.catch(() => edit.cancel())
+    }
+    const edit = scheduler.submit(ticket, state, {
+      onStarted: (warnings) =>
+        tell(() => {
+          for (const warning of warnings) watcher.onNote(warning)
+          watcher.onStarted()
+        }),
+      onStep: (report, after) => tell(() => watcher.onStep(report, after)),
+      onEnd: (outcome) => {
+        signal.removeEventListener('abort', stop)
+        told.then(() => resolve(endedOf(outcome)), reject)
+      },
+    })
+    const stop = () => edit.cancel()
+    signal.addEventListener('abort', stop)
+    if (signal.aborted) stop()
+  })
+}
+
+/** A scheduler hands edits back that nobody closed when none of its devices works any more. */
+function endedOf(outcome: Outcome): Ended {
+  if (outcome.kind !== 'handed-back') return outcome
+  const error = new FlexitError({
+    code: 'UNAVAILABLE',
+    message: 'no device works any more',
+    cure: 'Check the devices, their drivers and the memory.',
+  })
+  return { kind: 'failed', error, state: outcome.state }
+}
