@@ -41,7 +41,7 @@ const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
   .map((file) => file.split(sep).join('/'))
   .sort()
 const imports = files.flatMap(importsOf)
-const inside = imports.filter(({ to }) => to.endsWith('.ts'))
+const inside = imports.filter(({ to }) => to.endsWith('.ts') && !to.startsWith('../bench/'))
 
 /** `from` and `to` are beginnings of paths; `except` may be imported all the same. */
 function forbidden(from: string, to: readonly string[], except: readonly string[] = []): string[] {
@@ -77,6 +77,11 @@ test('each floor knows only those below it', (t) => {
   t.deepEqual(forbidden('scheduler/', ['server/', 'client/', 'cli/', '@grpc/']), [])
   t.deepEqual(forbidden('server/', ['client/', 'cli/']), [])
   t.deepEqual(forbidden('client/', ['server/', 'scheduler/', 'cli/', 'onnxruntime-node', 'sharp']), [])
+})
+
+test('only the command knows the benchmarks', (t) => {
+  const importers = imports.filter(({ to }) => to.startsWith('../bench/')).map(({ from }) => from)
+  t.deepEqual([...new Set(importers)], ['cli/bench.ts', 'cli/bench/load.ts'])
 })
 
 test('graphs know nothing of networks, packs and edits', (t) => {

@@ -1,11 +1,14 @@
 // The scheduler's decision at scale: 64 devices of known step time, thousands of waiting edits, a clock moved by events.
-// Jain's index: Jain, Chiu, Hawe, "A quantitative measure of fairness", 1984. Run: node dist/bench/scheduler-simulation.js
+// Jain's index: Jain, Chiu, Hawe, "A quantitative measure of fairness", 1984.
 
-import type { Priority } from '../src/scheduler/api.js'
-import { drawing } from '../src/scheduler/device-state.js'
-import { Heap } from '../src/scheduler/heap.js'
-import { type BatchLimit, unmeasured } from '../src/scheduler/policies/batch-limit.js'
-import { Schedule, type ScheduleOptions } from '../src/scheduler/schedule.js'
+import type { Priority } from '../../src/scheduler/api.js'
+import { drawing } from '../../src/scheduler/device-state.js'
+import { Heap } from '../../src/scheduler/heap.js'
+import { type BatchLimit, unmeasured } from '../../src/scheduler/policies/batch-tuner.js'
+import { Schedule, type ScheduleOptions } from '../../src/scheduler/schedule.js'
+import { Random } from '../kit/random.js'
+import { type Report, formatNumber } from '../kit/report.js'
+import { percentile } from '../kit/statistics.js'
 
 interface Simulation {
   readonly devices: number
@@ -51,7 +54,7 @@ function stepMs(key: string, size: number): number {
 
 function simulate({ devices, waiting, tenants, batches, priorities, options = {} }: Simulation): Result {
   const schedule = new Schedule(options)
-  const random = mulberry32(7)
+  const random = new Random(7)
   const edits = new Map<number, { tenant: number; key: string; left: number }>()
   const servedMs = new Float64Array(tenants)
   const decisionUs = new Float64Array(batches)
@@ -67,8 +70,8 @@ function simulate({ devices, waiting, tenants, batches, priorities, options = {}
   // Every tenth tenant has ten times as many edits as the others; whenever one ends, its tenant sends another.
   const submit = (tenant: number) => {
     const id = nextId++
-    const key = graphs[Math.floor(random() * graphs.length)]!
-    const stepsLeft = Math.ceil(stepsOfEdit * (0.25 + random()))
+    const key = random.pick(graphs)
+    const stepsLeft = Math.ceil(stepsOfEdit * (0.25 + random.next()))
     edits.set(id, { tenant, key, left: stepsLeft })
     const priority = priorities[tenant % priorities.length]!
     schedule.add({ id, tenant: `tenant ${tenant}`, priority, key, stepsLeft }, nowMs)
@@ -137,56 +140,43 @@ function jain(values: Float64Array): number {
   return sum ** 2 / (values.length * values.reduce((a, b) => a + b * b, 0))
 }
 
-function percentile(sorted: Float64Array, part: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))]!
-}
-
-/** https://gist.github.com/tommyettinger/46a874533244883189143505d203312c */
-function mulberry32(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
-  }
-}
-
-function decisionTime({ decisionUs }: Result): string {
-  return `p50 ${percentile(decisionUs, 0.5).toFixed(0)} µs, p99 ${percentile(decisionUs, 0.99).toFixed(0)} µs`
-}
-
-function utilisation({ utilisation, preparing }: Result): string {
-  return `${(100 * utilisation).toFixed(2)} % (of it ${(100 * preparing).toFixed(1)} % preparing edits)`
-}
-
 const mixed: readonly Priority[] = ['interactive', 'normal', 'batch']
 const base = { devices: 64, tenants: 100, batches: 60_000, priorities: mixed }
 
-const scale = simulate({ ...base, waiting: 10_000 })
-console.log(`64 devices, 10,000 waiting edits of 100 tenants in 3 classes and ${graphs.length} graphs:`)
-console.log(`  utilisation    ${utilisation(scale)}`)
-console.log(`  decision       ${decisionTime(scale)}`)
-console.log(`  mean batch     ${scale.meanBatch.toFixed(1)}`)
+export function run(report: Report): Promise<void> {
+  const decision = (what: string, { decisionUs }: Result, mostUs = Infinity) => {
+    report.figure(`${what}: a decision, p50`, percentile(decisionUs, 0.5), 'µs')
+    const asked = mostUs === Infinity ? undefined : { atMost: mostUs }
+    report.figure(`${what}: a decision, p99`, percentile(decisionUs, 0.99), 'µs', asked)
+  }
+  const busy = (what: string, { utilisation, preparing }: Result) => {
+    report.figure(`${what}: devices busy`, utilisation, '', { atLeast: 0.98 })
+    report.figure(`${what}: of it, preparing edits`, preparing)
+  }
 
-const equal = simulate({ ...base, waiting: 10_000, batches: 120_000, priorities: ['normal'] })
-console.log('100 equal tenants in one class, every tenth with ten times as many edits:')
-console.log(`  utilisation    ${utilisation(equal)}`)
-console.log(`  Jain's index   ${equal.jain.toFixed(4)}`)
-console.log(`  decision       ${decisionTime(equal)}`)
+  const scale = simulate({ ...base, waiting: 10_000 })
+  report.note(`64 devices, 10,000 waiting edits of 100 tenants in 3 classes and ${graphs.length} graphs`)
+  busy('mixed', scale)
+  decision('mixed', scale, 200)
+  report.figure('mixed: mean batch', scale.meanBatch)
 
-console.log('growth of the decision with the edits that wait:')
-for (const waiting of [1_000, 3_000, 10_000, 30_000, 100_000]) {
-  const result = simulate({ ...base, waiting, batches: 30_000 })
-  console.log(`  ${String(waiting).padStart(7)}  ${decisionTime(result)}, utilisation ${utilisation(result)}`)
-}
+  const equal = simulate({ ...base, waiting: 10_000, batches: 120_000, priorities: ['normal'] })
+  report.note('100 equal tenants in one class, every tenth with ten times as many edits')
+  busy('equal', equal)
+  report.figure("equal: Jain's index", equal.jain, '', { atLeast: 0.99 })
+  decision('equal', equal, 200)
 
-const single = simulate({ ...base, waiting: 10_000, options: { maxBatch: 1 } })
-console.log('batching, in steps of one edit per second of simulated time:')
-console.log(`  without        ${single.stepsPerSecond.toFixed(0)}`)
-console.log(`  with           ${scale.stepsPerSecond.toFixed(0)}`)
-console.log(`  ratio          ${(scale.stepsPerSecond / single.stepsPerSecond).toFixed(2)}`)
-for (const key of [graphs[0]!, graphs[4]!]) {
-  const { limit, why } = equal.limits.get(key) ?? { limit: 1, why: unmeasured }
-  console.log(`  ${key}        limit ${limit}: ${why}`)
+  for (const waiting of [1_000, 3_000, 10_000, 30_000, 100_000]) {
+    decision(`${formatNumber(waiting)} waiting`, simulate({ ...base, waiting, batches: 30_000 }))
+  }
+
+  const single = simulate({ ...base, waiting: 10_000, options: { maxBatch: 1 } })
+  report.figure('without batching', single.stepsPerSecond, 'steps/s')
+  report.figure('with batching', scale.stepsPerSecond, 'steps/s')
+  report.figure('with, of without', scale.stepsPerSecond / single.stepsPerSecond, '', { atLeast: 1 })
+  for (const key of [graphs[0]!, graphs[4]!]) {
+    const { limit, why } = equal.limits.get(key) ?? { limit: 1, why: unmeasured }
+    report.note(`${key}: batch limit ${limit}: ${why}`)
+  }
+  return Promise.resolve()
 }
