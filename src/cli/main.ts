@@ -4,6 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, type CommanderError } from 'commander'
 import { invalidArgument } from '../engine/errors.js'
+import { benchCommand } from './bench.js'
 import { cacheCommand } from './cache.js'
 import { demoCommand } from './demo.js'
 import { editCommand } from './edit.js'
@@ -38,6 +39,7 @@ function program(): Command {
     cacheCommand(),
     serveCommand(),
     healthCommand(),
+    benchCommand(),
   ])
     root.addCommand(command)
   for (const command of everyCommand(root)) {
