@@ -13,6 +13,7 @@ import {
   resolveOptions,
   serverOptionsSchema,
 } from '../server/options.js'
+import { emptyMetrics } from '../server/scheduler-metrics.js'
 import { interruptible } from './interruption.js'
 import { createProgress } from './progress.js'
 
@@ -32,6 +33,7 @@ export function serveCommand(): Command {
     .description('Serve edits over gRPC, with metrics over HTTP.')
     .option('--config <file>', 'JSON file of options')
     .option('--print-config', 'print the options as they would be used, as such a file, and end')
+    .option('--print-metrics', 'print the metrics that there are, as their port shows them, and end')
   for (const name of optionNames) command.addOption(toFlag(name))
   return command.addHelpText('after', notes).action((flags: Readonly<Record<string, unknown>>) => serve(flags))
 }
@@ -47,7 +49,12 @@ function toFlag(name: OptionName): Option {
     : option
 }
 
-async function serve({ config, printConfig, ...flags }: Readonly<Record<string, unknown>>): Promise<void> {
+async function serve({
+  config,
+  printConfig,
+  printMetrics,
+  ...flags
+}: Readonly<Record<string, unknown>>): Promise<void> {
   const file = typeof config === 'string' ? config : undefined
   const options = resolveOptions({ flags, environment: process.env, file })
   if (printConfig === true) {
@@ -56,6 +63,10 @@ async function serve({ config, printConfig, ...flags }: Readonly<Record<string, 
   }
   const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
     version: string
+  }
+  if (printMetrics === true) {
+    process.stdout.write(await emptyMetrics(version))
+    return
   }
   await interruptible(async (signal) => {
     const progress = createProgress({ quiet: false })

@@ -3,8 +3,8 @@
 
 import { Counter, Gauge, Histogram } from 'prom-client'
 import type { SchedulerObserver } from '../scheduler/observer.js'
-import type { Logger } from './logger.js'
-import { type Metrics, stepBuckets } from './metrics.js'
+import { type Logger, createLogger } from './logger.js'
+import { Metrics, stepBuckets } from './metrics.js'
 
 const batchBuckets = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64]
 
@@ -76,4 +76,11 @@ export function schedulerMetrics(
       logger.error({ device, err: error }, 'a device kept failing and is used no more')
     },
   }
+}
+
+/** Everything that a server measures, as its port shows it before anything has happened; no server is started. */
+export function emptyMetrics(version: string): Promise<string> {
+  const metrics = new Metrics({ version, packs: [] })
+  schedulerMetrics(metrics, { devices: [], waitingBytes: () => 0, logger: createLogger('silent') })
+  return metrics.registry.metrics()
 }
