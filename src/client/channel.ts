@@ -222,7 +222,9 @@ export function clientClosed(): WireError {
 export function callError(error: ServiceError): WireError {
   const status = parseStatus(error.metadata.get('grpc-status-details-bin')[0])
   const told = fromStatus(status ?? { code: error.code, message: error.details, details: [] })
-  if (told.status !== 'UNAVAILABLE' || told.cure !== undefined) return told
+  // Without details it is not the server that speaks, but grpc-js or a proxy.
+  const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(told.status)
+  if (!broken || status !== undefined) return told
   return new WireError({
     code: 'UNAVAILABLE',
     message: `the server cannot be reached: ${error.details}`,

@@ -142,7 +142,8 @@ export class Scheduler implements SchedulerApi {
     const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
-    this.#schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs, durationMs }, nowMs)
+    const resumed = state.step > 0
+    this.#schedule.add({ id, tenant, priority, key, stepsLeft, resumed, deadlineMs, durationMs }, nowMs)
     if (stepsLeft <= 0) this.#boundary(edit)
     this.#pump()
     return edit
