@@ -4,14 +4,17 @@
 import { readFileSync } from 'node:fs'
 import { Command, type CommanderError } from 'commander'
 import { invalidArgument } from '../engine/errors.js'
+import { batchCommand } from './batch.js'
 import { benchCommand } from './bench.js'
 import { cacheCommand } from './cache.js'
 import { demoCommand } from './demo.js'
 import { editCommand } from './edit.js'
+import { evalCommand } from './eval.js'
 import { reportError } from './errors.js'
 import { healthCommand } from './health.js'
 import { modelsCommand } from './models.js'
 import { serveCommand } from './serve.js'
+import { sweepCommand } from './sweep.js'
 
 /** Run the program with `process.argv`. Never throws: sets `process.exitCode`. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -34,10 +37,13 @@ function program(): Command {
     .addHelpText('after', '\nBegin with `flexit demo`: it edits a picture in seconds and needs no download.')
   for (const command of [
     editCommand(),
+    batchCommand(),
     demoCommand(),
     modelsCommand(),
     cacheCommand(),
     serveCommand(),
+    evalCommand(),
+    sweepCommand(),
     healthCommand(),
     benchCommand(),
   ])
