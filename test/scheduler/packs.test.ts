@@ -1,7 +1,7 @@
 // Several packs on one device: which edits share a batch, and whose parameters and networks each edit has.
 // The first half is on a fake device, the second on a thread with two packs of the same networks.
 
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -10,7 +10,8 @@ import { type EditParameters, resolveParameters } from '../../src/engine/paramet
 import type { EditListener, Outcome } from '../../src/scheduler/api.js'
 import { Scheduler } from '../../src/scheduler/scheduler.js'
 import { WorkerDevice } from '../../src/scheduler/worker-device.js'
-import { randomPicture, tinyPack } from '../support/edits.js'
+import { randomPicture } from '../support/edits.js'
+import { copyPack } from '../support/packs.js'
 import { FakeDevice, newState, turn } from './fake-device.js'
 
 const deaf: EditListener = { onStarted: () => undefined, onStep: () => undefined, onEnd: () => undefined }
@@ -43,16 +44,6 @@ test('edits of two packs share no batch, and an update is resolved with the pack
   if (device.batch !== undefined) await device.step()
   await closing
 })
-
-/** A copy of the embedded pack with graphs that are built quickly. */
-async function copyPack(folder: string, name: string): Promise<string> {
-  const path = join(folder, name)
-  await cp(tinyPack, path, { recursive: true })
-  const manifest = JSON.parse(await readFile(join(path, 'pack.json'), 'utf8')) as { defaults: object; clip: object[] }
-  const defaults = { ...manifest.defaults, views: 0, lambdaP: 0 }
-  await writeFile(join(path, 'pack.json'), JSON.stringify({ ...manifest, name, defaults, clip: [manifest.clip[1]] }))
-  return path
-}
 
 test('a thread with two packs runs the edits of both', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'flexit-packs-'))
