@@ -77,7 +77,10 @@ export function loadCommand(): Command {
     .option('--json', 'the result as JSON')
     .option('--quiet', 'no progress')
     .addHelpText('after', notes)
-    .action((options: LoadOptions) => interruptible((signal) => load(options, signal)))
+    // --json and --quiet are options of `bench` too, which takes them from wherever they stand.
+    .action((_: unknown, command: Command) =>
+      interruptible((signal) => load(command.optsWithGlobals<LoadOptions>(), signal)),
+    )
 }
 
 async function load(options: LoadOptions, signal: AbortSignal): Promise<void> {

@@ -1,0 +1,72 @@
+// `flexit bench` as a user meets it: what it offers, what it refuses, and a load on a server whose steps cost nothing.
+// What the cases show is theirs to show: bench/ is no part of the tests.
+
+import test from 'ava'
+import { benchCases } from '../../bench/cases.js'
+import { serve } from '../support-server/start.js'
+import { flexit } from './support.js'
+
+test('help says what each case shows and how long it takes', async (t) => {
+  const { code, stdout } = await flexit(['bench', '--help'])
+  t.is(code, 0)
+  for (const { name, seconds, shows } of benchCases) t.true(stdout.includes(shows) && seconds <= 120, name)
+  const bare = await flexit(['bench'])
+  t.is(bare.code, 2)
+  t.regex(bare.stderr, /Usage: flexit bench/)
+})
+
+test('every case is there', async (t) => {
+  for (const { name, load } of benchCases) t.is(typeof (await load()).run, 'function', name)
+  t.is(new Set(benchCases.map(({ name }) => name)).size, benchCases.length)
+})
+
+const usage: readonly (readonly [title: string, args: readonly string[], message: RegExp, code?: number])[] = [
+  [
+    'a case that is not there',
+    ['bench', 'bits', 'speed'],
+    /^error: there is no case "speed"\nUse all, or some of bits/,
+  ],
+  ['no server', ['bench', 'load'], /^error: required option '--server <host:port>' not specified\n/],
+  ['a server without a port', ['bench', 'load', '--server', 'here'], /HOST:PORT/],
+  ['a rate of nothing', ['bench', 'load', '--server', 'a:1', '--open', '0'], /^error: --open is 0\nUse/],
+  ['no time', ['bench', 'load', '--server', 'a:1', '--duration', '-1'], /^error: --duration is -1\n/],
+  ['open and closed', ['bench', 'load', '--server', 'a:1', '--open', '1', '--closed', '1'], /--open and --closed/],
+  ['an open sweep', ['bench', 'load', '--server', 'a:1', '--open', '1', '--sweep'], /--open and --sweep/],
+  ['edits of a sweep', ['bench', 'load', '--server', 'a:1', '--edits', '1', '--sweep'], /--edits cannot be/],
+  ['lossless nothing', ['bench', 'load', '--server', 'a:1', '--lossless'], /means nothing without --latents/],
+  ['no picture', ['bench', 'load', '--server', 'a:1', '--image', 'nope.png'], /nope\.png: no such file/, 1],
+]
+
+for (const [title, args, message, code = 2] of usage) {
+  test(`refused: ${title}`, async (t) => {
+    const result = await flexit(args)
+    t.regex(result.stderr, message)
+    t.is(result.code, code)
+    t.is(result.stdout, '')
+  })
+}
+
+test('a load on a server is told in words and as JSON', async (t) => {
+  const { address } = await serve(t)
+  const load = [
+    'bench',
+    'load',
+    '--server',
+    address,
+    '--closed',
+    '2',
+    '--edits',
+    '5',
+    '--steps',
+    '3',
+    '--previews',
+    '1',
+  ]
+  const words = await flexit([...load, '--latents', '2', '--lossless'])
+  t.is(words.code, 0, words.stderr)
+  t.regex(words.stdout, /^5 sent: 5 completed\ngoodput .* edits\/s, .* steps\/s/)
+  t.regex(words.stdout, /\n +first preview +\S+ +\S+ +\S+ +\S+ +5\n/)
+  const json = await flexit([...load, '--json', '--quiet'])
+  t.is(json.stderr, '')
+  t.like(JSON.parse(json.stdout), { sent: 5, completed: 5, lost: 0, interStepMs: { count: 10 } })
+})
