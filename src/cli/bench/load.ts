@@ -72,15 +72,17 @@ export function loadCommand(): Command {
     .option('--latents <n>', 'the latent of every n-th step', parseCount)
     .option('--lossless', 'with --latents: none may be left out')
     .option('--deadline <ms>', 'of each edit', parseCount)
-  return addParameters(command)
-    .optionsGroup('Running:')
-    .option('--json', 'the result as JSON')
-    .option('--quiet', 'no progress')
-    .addHelpText('after', notes)
-    // --json and --quiet are options of `bench` too, which takes them from wherever they stand.
-    .action((_: unknown, command: Command) =>
-      interruptible((signal) => load(command.optsWithGlobals<LoadOptions>(), signal)),
-    )
+  return (
+    addParameters(command)
+      .optionsGroup('Running:')
+      .option('--json', 'the result as JSON')
+      .option('--quiet', 'no progress')
+      .addHelpText('after', notes)
+      // --json and --quiet are options of `bench` too, which takes them from wherever they stand.
+      .action((_: unknown, command: Command) =>
+        interruptible((signal) => load(command.optsWithGlobals<LoadOptions>(), signal)),
+      )
+  )
 }
 
 async function load(options: LoadOptions, signal: AbortSignal): Promise<void> {
