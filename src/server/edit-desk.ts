@@ -77,12 +77,13 @@ export class EditDesk {
       if (this.#draining) throw draining()
       const { plan: asked, load } = planStart(request, packs, options)
       const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
-      const { priority, bytes, steps, deadlineMs } = plan
+      const { priority, bytes, steps, underWayMs, deadlineMs } = plan
       const ticket = scheduler.admit({
         tenant,
         priority,
         bytes,
         steps,
+        underWayMs,
         ...(deadlineMs === undefined ? {} : { deadlineMs }),
       })
       const { disconnectGraceMs } = options

@@ -13,7 +13,7 @@ import { CertificateFiles } from './certificate-files.js'
 import { EditDesk } from './edit-desk.js'
 import { EditorService } from './editor-service.js'
 import { type Condition, Health } from './health.js'
-import { LoadReports, orcaPackage } from './load-reports.js'
+import { LoadReports } from './load-reports.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
@@ -78,8 +78,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const health = new Health()
   health.addToServer(server)
   reports?.addToServer(server)
-  const described = { ...packageDefinition, ...loadSync(healthProtoPath), ...(reports && orcaPackage) }
-  new ReflectionService(described).addToServer(server)
+  new ReflectionService({ ...packageDefinition, ...loadSync(healthProtoPath) }).addToServer(server)
 
   const { host } = options
   const port = await bind(server, host, options.port, credentialsOf(certificates, options))
@@ -155,6 +154,7 @@ function transportOptions(options: ServerOptions): GrpcOptions {
     'grpc.keepalive_time_ms': options.keepaliveMs,
     'grpc.keepalive_timeout_ms': 10_000,
     'grpc.keepalive_permit_without_calls': 1,
+    'grpc.server_call_metric_recording': options.orca ? 1 : 0,
     ...(options.maxConnectionAgeMs === 0
       ? {}
       : {

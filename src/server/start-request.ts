@@ -40,6 +40,8 @@ export interface StartPlan {
   readonly priority: Priority
   readonly deadlineMs: number | undefined
   readonly runOn: boolean
+  /** Since the client first asked for it. */
+  readonly underWayMs: number
   /** Bytes that the request holds until its edit starts. */
   readonly bytes: number
   readonly firstStep: number
@@ -56,6 +58,8 @@ const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORM
 const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
 const numberTypes = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
 const leastWindowBytes = 64 * 1024
+/** As far as an edit from elsewhere may come before others. */
+const mostUnderWayMs = 3_600_000
 const usualWindowBytes = 4 * 1024 ** 2
 
 /** Check a request. The first of `packs` is the usual one. Errors: INVALID_ARGUMENT (the field), NOT_FOUND (the pack). */
@@ -104,6 +108,7 @@ export function planStart(
     priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
     deadlineMs: request.deadlineMs,
     runOn: request.runOn ?? false,
+    underWayMs: Math.min(request.underWayMs ?? 0, mostUnderWayMs),
     bytes: image.length + (z?.byteLength ?? 0),
     firstStep: step,
     steps: parameters.steps - step,
