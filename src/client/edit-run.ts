@@ -26,6 +26,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   readonly #channel: Channel
   readonly #patience: Patience
   readonly #request: ClientEditRequest
+  readonly #beginMs = performance.now()
   /** When the application gives up. */
   readonly #deadlineMs: number
   readonly #events: AsyncGenerator<ClientEvent, void>
@@ -62,7 +63,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#channel = channel
     this.#request = request
     this.#patience = patience
-    this.#deadlineMs = performance.now() + (request.deadlineMs ?? Infinity)
+    this.#deadlineMs = this.#beginMs + (request.deadlineMs ?? Infinity)
     this.#start = toStartEdit(request)
     this.#nextStep = request.resumeFrom?.step ?? 0
     this.#wireId = this.id
@@ -263,7 +264,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#sequence = 0
     this.#dropped = 0
     const leftMs = Math.max(1, Math.round(this.#deadlineMs - performance.now()))
-    this.#open({ start: leftMs === Infinity ? this.#start : { ...this.#start, deadlineMs: leftMs } })
+    const underWayMs = Math.round(performance.now() - this.#beginMs)
+    const start = { ...this.#start, underWayMs }
+    this.#open({ start: leftMs === Infinity ? start : { ...start, deadlineMs: leftMs } })
     this.#repeatWishes()
     return []
   }

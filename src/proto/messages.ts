@@ -83,6 +83,7 @@ export interface StartEdit {
   priority?: PriorityName
   deadlineMs?: number | undefined
   runOn?: boolean
+  underWayMs?: number
 }
 
 /** A command: besides the edit's id, one of the others. */

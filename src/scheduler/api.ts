@@ -32,6 +32,8 @@ export interface AdmissionRequest {
   /** Bytes that the request holds in memory until the edit starts. */
   readonly bytes: number
   readonly steps: number
+  /** Since it was first asked for: an edit that comes from another server keeps its place among its tenant's. */
+  readonly underWayMs?: number
   /** Time left until the caller gives up; undefined: no deadline. */
   readonly deadlineMs?: number
 }

@@ -29,8 +29,8 @@ export interface NewEdit {
   /** Specification of its graph. */
   readonly key: string
   readonly stepsLeft: number
-  /** It took steps elsewhere. */
-  readonly resumed?: boolean
+  /** Since it was first asked for, on whichever server. */
+  readonly underWayMs?: number
   /** When the caller gives up, on the clock that is handed in. */
   readonly deadlineMs?: number | undefined
   /** Expected time of all its steps. */
@@ -115,12 +115,12 @@ export class Schedule {
     return this.#limits.describe(device)
   }
 
-  add({ id, tenant, priority, key, stepsLeft, resumed, deadlineMs, durationMs }: NewEdit, nowMs: number): void {
+  add({ id, tenant, priority, key, stepsLeft, underWayMs = 0, deadlineMs, durationMs }: NewEdit, nowMs: number): void {
     const edit: Scheduled = {
       id,
       key,
       stepsLeft,
-      rank: rankOf({ arrivedMs: nowMs, resumed, deadlineMs, durationMs }),
+      rank: rankOf({ arrivedMs: nowMs - underWayMs, deadlineMs, durationMs }),
       waitingSinceMs: nowMs,
       share: this.#levels[levelOf(priority)]!.join(tenant),
       place: 'waiting',

@@ -137,13 +137,12 @@ export class Scheduler implements SchedulerApi {
     }
     ticket.submitted = true
     const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
-    const { tenant, priority } = request
+    const { tenant, priority, underWayMs = 0 } = request
     const nowMs = this.#now()
     const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
-    const resumed = state.step > 0
-    this.#schedule.add({ id, tenant, priority, key, stepsLeft, resumed, deadlineMs, durationMs }, nowMs)
+    this.#schedule.add({ id, tenant, priority, key, stepsLeft, underWayMs, deadlineMs, durationMs }, nowMs)
     if (stepsLeft <= 0) this.#boundary(edit)
     this.#pump()
     return edit

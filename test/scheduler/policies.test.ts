@@ -85,10 +85,6 @@ test('who must begin first goes first', (t) => {
       rankOf({ arrivedMs, deadlineMs: 20_000, durationMs: undefined }),
   )
   t.is(rankOf({ arrivedMs, deadlineMs: 1e9, durationMs: 5_000 }), plain)
-  t.true(
-    rankOf({ arrivedMs: arrivedMs + 30_000, resumed: true, deadlineMs: undefined, durationMs: 5_000 }) < plain,
-    'what goes on from another server goes before what waits for its first step',
-  )
 })
 
 test('a deadline can be met or not', (t) => {

@@ -13,6 +13,7 @@ interface Wish {
   readonly key?: string
   readonly stepsLeft?: number
   readonly deadlineMs?: number
+  readonly underWayMs?: number
 }
 
 /** A schedule with its clock and its devices. */
@@ -28,9 +29,16 @@ class Stage {
     for (const device of devices) this.schedule.addDevice(device)
   }
 
-  add({ tenant = 'x', priority = 'normal', key = 'k', stepsLeft = 1_000, deadlineMs }: Wish = {}): number {
+  add({
+    tenant = 'x',
+    priority = 'normal',
+    key = 'k',
+    stepsLeft = 1_000,
+    deadlineMs,
+    underWayMs = 0,
+  }: Wish = {}): number {
     const id = this.#nextId++
-    this.schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs }, this.nowMs)
+    this.schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs, underWayMs }, this.nowMs)
     return id
   }
 
@@ -92,6 +100,22 @@ test('an edit joins at a step boundary, prepared once', (t) => {
   t.throws(() => stage.next(), { message: /not idle/ })
   stage.end()
   t.deepEqual(stage.next()?.entries, [{ id: first, fresh: false }])
+})
+
+test('an edit that comes from another server keeps its place among those of its tenant', (t) => {
+  const stage = new Stage(single)
+  stage.nowMs = 10_000
+  const waiting = stage.add()
+  stage.nowMs = 20_000
+  const begun = stage.add({ underWayMs: 15_000 })
+  const later = stage.add({ underWayMs: 5_000 })
+  t.deepEqual(stage.ids(), [begun])
+  stage.schedule.remove(begun)
+  stage.end()
+  t.deepEqual(stage.ids(), [waiting])
+  stage.schedule.remove(waiting)
+  stage.end()
+  t.deepEqual(stage.ids(), [later])
 })
 
 test('a higher class goes first, and takes over at the next step', (t) => {
