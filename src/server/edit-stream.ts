@@ -45,6 +45,13 @@ class EditStream {
   async serve(): Promise<void> {
     void this.#writer.closed.then(() => this.#close())
     const stopListening = this.#desk.onDraining(() => this.#endIfDone())
+    void this.#read()
+    await this.#writer.closed
+    stopListening()
+  }
+
+  /** Never rejects. After an end from this side it may never resolve: the client need not end its own. */
+  async #read(): Promise<void> {
     try {
       this.#watchIdleness()
       // A plain `for await` would destroy the stream when the client half-closes it, and with it what is to be written.
@@ -61,8 +68,6 @@ class EditStream {
       // A stream that was cancelled while it was read.
       if (!this.#writer.over) this.#writer.fail(error)
     }
-    await this.#writer.closed
-    stopListening()
   }
 
   async #handle(request: EditRequest): Promise<void> {

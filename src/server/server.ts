@@ -64,6 +64,9 @@ const lookIntervalMs = 5_000
 
 const reportIntervalMs = 1_000
 
+/** At the end, for calls that are no edits: watchers of health stay for ever. */
+const otherCallsMs = 1_000
+
 /** Start to listen. Errors: FAILED_PRECONDITION (ports), those of the files of certificates. */
 export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const { scheduler, packs, tenants, options, logger, version, metrics, tracing } = setup
@@ -104,7 +107,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     await desk.ended(leftMs())
     await within(leftMs(), editor.quiet())
     reports?.close()
-    await shutDown(server, leftMs())
+    await shutDown(server, Math.min(leftMs(), otherCallsMs))
     desk.registry.clear()
     metricsServer.close()
     clearInterval(looking)

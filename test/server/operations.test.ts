@@ -1,0 +1,161 @@
+// The server's ends and edges: what is logged, the last event, draining, limits of connections.
+// What clients see of edits is tested in edit-stream.test.ts and service.test.ts.
+
+import { type Settings, connect } from 'node:http2'
+import { Metadata } from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
+import test from 'ava'
+import { service as healthService } from 'grpc-health-check'
+import type { EditState } from '../../src/engine/edit.js'
+import { FlexitError } from '../../src/engine/errors.js'
+import { fromStatus } from '../../src/proto/status.js'
+import type { EditListener, RunningEdit, Ticket } from '../../src/scheduler/api.js'
+import { createLogger } from '../../src/server/logger.js'
+import { farewellMs } from '../../src/server/server.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
+import { kindOf } from '../support-server/peer.js'
+import { latentLength, serve, startEdit } from '../support-server/start.js'
+
+const length = latentLength
+
+test('logs have ids and numbers, and nothing that clients send', async (t) => {
+  const lines: string[] = []
+  const logger = createLogger('debug', { write: (line: string) => void lines.push(line) })
+  const { peer, server } = await serve(t, { logger, allowed: 3 })
+  const metadata = new Metadata()
+  metadata.set('authorization', 'Bearer my-secret-token')
+  const stream = peer.edit(metadata)
+  const texts = { sourceText: 'my secret source', targetText: 'my secret target' }
+  stream.send('cancelled-one', { start: startEdit(texts) })
+  stream.send('failed-one', { start: startEdit({ ...texts, targetText: 'explode' }) })
+  stream.send('refused-one', {
+    start: startEdit({ ...texts, image: Buffer.from('my secret picture'), priority: 7 as never }),
+  })
+  stream.send('broken-one', { start: startEdit({ ...texts, image: Buffer.from('my secret picture') }) })
+  await stream.first('step')
+  stream.send('cancelled-one', { cancel: {} })
+  await stream.first('cancelled')
+  stream.cancel()
+  await stream.over
+  await server.drain()
+  const all = lines.join('')
+  for (const secret of ['secret', 'Bearer', 'red apple']) t.false(all.includes(secret), secret)
+  const said = lines.map((line) => JSON.parse(line) as Record<string, unknown>)
+  const of = (editId: string) => said.filter((line) => line['editId'] === editId).map(({ msg }) => msg)
+  t.deepEqual(of('cancelled-one'), ['edit accepted', 'edit ended'])
+  t.deepEqual(of('failed-one'), ['edit accepted', 'edit failed', 'edit ended'])
+  t.deepEqual(of('refused-one'), ['edit refused'])
+  t.deepEqual(of('broken-one'), ['edit accepted', 'edit ended'])
+  t.deepEqual(
+    said.filter(({ editId }) => editId === undefined).map(({ msg }) => msg),
+    ['draining', 'ended'],
+  )
+})
+
+test('errors are logged without what foreign ones carry', (t) => {
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line: string) => void lines.push(line) })
+  const cause = Object.assign(new Error('inner'), { input: 'a payload' })
+  logger.error({ err: Object.assign(new Error('outer', { cause }), { code: 'EINVAL', input: 'a payload' }) }, 'oops')
+  logger.error({ err: 'a text' }, 'oops')
+  const [first, second] = lines.map((line) => JSON.parse(line) as { err: { message: string; code?: string } })
+  t.like(first!.err, { message: 'outer: inner', code: 'EINVAL' })
+  t.is(second!.err.message, 'a text')
+  t.false(lines.join('').includes('payload'))
+})
+
+/** Ends every edit again and again, and lets it step after its end. */
+class Insistent extends FakeScheduler {
+  override submit(ticket: Ticket, state: EditState, listener: EditListener): RunningEdit {
+    const error = new FlexitError({ code: 'INTERNAL', message: 'too late' })
+    let last: (() => void) | undefined
+    return super.submit(ticket, state, {
+      onStarted: (warnings) => listener.onStarted(warnings),
+      onStep: (report, after) => {
+        last = () => listener.onStep(report, after)
+        last()
+      },
+      onEnd: (outcome) => {
+        listener.onEnd(outcome)
+        listener.onEnd(outcome)
+        last?.()
+        listener.onEnd({ kind: 'failed', error, state })
+        setImmediate(() => listener.onEnd({ kind: 'cancelled', state }))
+      },
+    })
+  }
+}
+
+test('an edit ends once, and nothing follows its last event', async (t) => {
+  const { peer, server } = await serve(t, { scheduler: new Insistent({ length }) })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit({ parameters: { steps: 2 } }) })
+  stream.send('b', { start: startEdit({ targetText: 'explode' }) })
+  stream.end()
+  t.is(await stream.over, undefined)
+  const kinds = (id: string) => stream.all.filter(({ editId }) => editId === id).map(kindOf)
+  t.deepEqual(kinds('a'), ['accepted', 'started', 'step', 'step', 'completed'])
+  t.deepEqual(kinds('b'), ['accepted', 'started', 'failed'])
+  const text = await (await fetch(`http://127.0.0.1:${server.metricsPort}/metrics`)).text()
+  for (const outcome of ['completed', 'failed']) {
+    t.true(text.includes(`flexit_edits_finished_total{outcome="${outcome}",pack="tiny"} 1\n`), outcome)
+  }
+})
+
+test('a drain ends with the last edit, though a watcher of health stays', async (t) => {
+  const { peer, scheduler, server } = await serve(t, { allowed: 1, options: { drainMs: 10 ** 9 } })
+  const watch = healthService['Watch'] as MethodDefinition<{ service: string }, { status: string }>
+  const watcher = peer.client.makeServerStreamRequest(watch.path, watch.requestSerialize, watch.responseDeserialize, {
+    service: '',
+  })
+  const statuses: string[] = []
+  const gone = new Promise<void>((resolve) => watcher.once('error', () => resolve()).once('end', () => resolve()))
+  watcher.on('data', ({ status }: { status: string }) => statuses.push(status))
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('step')
+  const drained = server.drain()
+  stream.send('b', { start: startEdit() })
+  const refusal = fromStatus((await stream.first('failed', ({ editId }) => editId === 'b')).failed.status!)
+  t.like(refusal, { status: 'UNAVAILABLE', retryAfterMs: 1000 })
+  scheduler.allow(10)
+  await stream.first('completed', ({ editId }) => editId === 'a')
+  t.is(await stream.over, undefined)
+  await drained
+  await gone
+  t.deepEqual(statuses, ['SERVING', 'NOT_SERVING'])
+})
+
+/** Hands nothing back: its device hangs. */
+class Deaf extends FakeScheduler {
+  override handBack(): void {
+    return undefined
+  }
+}
+
+test('a drain ends in time also where edits do not', async (t) => {
+  const { peer, server } = await serve(t, { scheduler: new Deaf({ length, allowed: 0 }) })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('started')
+  await server.drain()
+  t.truthy(await stream.over)
+  t.deepEqual([0, 8_000, 12_000, 20_000, 10 ** 6].map(farewellMs), [2_000, 2_000, 3_000, 5_000, 5_000])
+})
+
+test('calls of a connection are limited, and silent connections are probed', async (t) => {
+  const { address } = await serve(t, { options: { maxStreamsPerConnection: 3, keepaliveMs: 1000 } })
+  const session = connect(`http://${address}`)
+  t.teardown(() => session.destroy())
+  const settings = new Promise<number | undefined>((resolve) =>
+    session.once('remoteSettings', ({ maxConcurrentStreams }: Settings) => resolve(maxConcurrentStreams)),
+  )
+  const pinged = new Promise<Buffer>((resolve) => session.once('ping', resolve))
+  t.is(await settings, 3)
+  t.is((await pinged).length, 8)
+})
+
+test('a stream without edits and commands is ended', async (t) => {
+  const { peer } = await serve(t, { options: { idleStreamMs: 1 } })
+  t.is(await peer.edit().over, undefined)
+})
