@@ -1,4 +1,4 @@
-// The library: edit pictures in this process. Everything public is exported here.
+// The library: edit pictures in this process, or on a server (alone: `flexit/client`, without the native packages).
 // The method is FlexIT's (CVPR 2022, https://arxiv.org/abs/2203.04705).
 
 export { Engine, type EditRequest, type EngineOptions } from './engine/engine.js'
@@ -33,3 +33,13 @@ export {
 export { type FileReport, type PullOptions, type PulledPack, pullPack, verifyPack } from './engine/pack/pull.js'
 export { type PackImport, importPack } from './engine/pack/import.js'
 export { type SynthesisOptions, synthesisePack } from './engine/pack/synth.js'
+export {
+  type ClientEditRequest,
+  type ClientEvent,
+  type ConnectOptions,
+  type EditPoint,
+  EditRun,
+  type FlexitClient,
+  WireError,
+  connect,
+} from './client/client.js'

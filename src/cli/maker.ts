@@ -18,6 +18,8 @@ export interface MakerPack {
   readonly size: number
   /** What transparent pictures are laid on. */
   readonly background: string
+  /** Its CLIP networks, also those that an edit uses only when asked to. */
+  readonly networks: readonly string[]
   /** [C, h, w] of the latent. */
   shape(space: EditParameters['space']): readonly number[]
   /** As `resolveParameters`. Errors: INVALID_ARGUMENT, naming the parameter. */
@@ -66,6 +68,7 @@ export function makerPack(pack: Pack): MakerPack {
     digest: pack.digest,
     size: image.size,
     background: image.background,
+    networks: pack.networkNames,
     shape: (space) => variableShape(pack, space),
     resolve: (given) => resolveParameters(given, pack),
   }

@@ -20,25 +20,26 @@ export interface RemoteChoice extends RemoteOptions {
 }
 
 /**
- * Ask the servers what they have, and leave edits to them: the first to the first, the next to the next. Errors: those
- * of the addresses and of TLS; UNAVAILABLE (none can be reached); NOT_FOUND (they do not have the pack).
+ * Ask the servers what they have, and leave edits to them. Errors: those of the addresses and of TLS; UNAVAILABLE (none
+ * can be reached); NOT_FOUND (they do not have the pack).
  */
 export async function remoteMaker(choice: RemoteChoice): Promise<Maker> {
   const servers = choice.server.split(',').map((address) => address.trim())
-  const clients = servers.map((_, i) => connect([...servers.slice(i), ...servers.slice(0, i)], connectionOf(choice)))
-  const close = () => {
-    for (const client of clients) client.close()
-    return Promise.resolve()
-  }
+  const client = connect(servers, connectionOf(choice))
   try {
-    const { packs, devices } = await clients[0]!.serverInfo()
+    const { packs, devices } = await client.serverInfo()
     const pack = remotePack(packs, choice.pack)
-    let next = 0
-    const make = (state: EditState, order: Order) =>
-      follow(clients[next++ % clients.length]!, { pack, priority: choice.priority }, state, order)
-    return { pack, devices: devices.length * servers.length, make, close }
+    return {
+      pack,
+      devices: devices.length * servers.length,
+      make: (state, order) => follow(client, { pack, priority: choice.priority }, state, order),
+      close: () => {
+        client.close()
+        return Promise.resolve()
+      },
+    }
   } catch (error) {
-    await close()
+    client.close()
     throw error
   }
 }
@@ -57,6 +58,7 @@ function remotePack(packs: readonly PackInfo[], wanted: string | undefined): Mak
     digest,
     size,
     background: imageBackground === '' ? 'white' : imageBackground,
+    networks,
     shape: (space) => (space === 'pixels' ? [3, size, size] : latentShape),
     resolve: (given) => {
       const parameters = checkParameters({ ...defaults, ...given })

@@ -31,7 +31,7 @@ export interface FlexitClient {
    * another server if need be, and the steps that are told neither repeat nor skip.
    */
   edit(request: ClientEditRequest): EditRun
-  /** Packs, devices, limits, versions. Errors: WireError. */
+  /** Packs, devices, limits, versions: of the first server that can be reached. Errors: WireError. */
   serverInfo(): Promise<ServerInfo>
   /** Stop an edit that another program may have started. All servers of a list are asked. Errors: WireError (NOT_FOUND). */
   cancelEdit(id: string): Promise<EditSummary>
@@ -54,12 +54,26 @@ export function connect(servers: string | readonly string[], options: ConnectOpt
   const patience = { startMs, reconnectMs }
   return {
     edit: (request) => new EditRun(channel, request, patience),
-    serverInfo: () => channel.call<ServerInfo>('GetServerInfo', {}),
+    serverInfo: () => serverInfo(channel),
     cancelEdit: (editId) => askAll<EditSummary>(channel, 'CancelEdit', editId),
     getEdit: (editId) => askAll<EditSummary>(channel, 'GetEdit', editId),
     listEdits: () => listEdits(channel),
     close: () => channel.close(),
   }
+}
+
+/** Errors: WireError, of the first server where none can be reached. */
+async function serverInfo(channel: Channel): Promise<ServerInfo> {
+  let unreachable: unknown
+  for (const server of channel.servers) {
+    try {
+      return await channel.call<ServerInfo>('GetServerInfo', {}, server)
+    } catch (error) {
+      if (!(error instanceof WireError) || error.status !== 'UNAVAILABLE') throw error
+      unreachable ??= error
+    }
+  }
+  throw unreachable
 }
 
 /** The answer of the server that has the edit. Errors: WireError, of one that could not be asked or else NOT_FOUND. */

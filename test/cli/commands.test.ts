@@ -153,6 +153,6 @@ test('the library exports what its users need', (t) => {
     'parseDevice',
     'pullPack',
   ]
-  for (const name of [...names, 'readEditFile', 'writeEditFile', 'listPacks', 'verifyPack'])
+  for (const name of [...names, 'readEditFile', 'writeEditFile', 'listPacks', 'verifyPack', 'connect', 'WireError'])
     t.true(name in library, name)
 })

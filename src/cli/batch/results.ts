@@ -8,7 +8,7 @@ import { basename, extname, join } from 'node:path'
 import { z } from 'zod'
 import { type SavedEdit, readEditFile } from '../../engine/edit-file.js'
 import { FlexitError, fileError, systemErrorCode } from '../../engine/errors.js'
-import { makeFolder, writeFileAtomic } from '../../engine/files.js'
+import { writeFileAtomic } from '../../engine/files.js'
 import type { EditParameters } from '../../engine/parameters.js'
 import { slug } from '../outputs.js'
 import type { Query } from './queries.js'
@@ -69,18 +69,13 @@ export class BatchFolder {
     this.#wanted = [...(filmstrips ? (['filmstrip'] as const) : []), ...(latents ? (['latents'] as const) : [])]
   }
 
-  /** Make the folder, and read what was finished in it. Errors: those of the file system. */
+  /** Read what was finished in it, if it is there. Errors: those of the file system. */
   async open(): Promise<void> {
-    try {
-      await makeFolder(this.path)
-      const text = await readFile(this.#journal, 'utf8').catch((error: unknown) => {
-        if (systemErrorCode(error) === 'ENOENT') return ''
-        throw error
-      })
-      for (const line of text.split('\n')) this.#remember(line)
-    } catch (error) {
-      throw fileError(error, this.path, 'use')
-    }
+    const text = await readFile(this.#journal, 'utf8').catch((error: unknown) => {
+      if (systemErrorCode(error) === 'ENOENT') return ''
+      throw fileError(error, this.#journal, 'read')
+    })
+    for (const line of text.split('\n')) this.#remember(line)
   }
 
   /** A name that tells what it is, and is nobody else's. */
@@ -110,7 +105,7 @@ export class BatchFolder {
     }
   }
 
-  /** Its files are written: remember it, also after a crash. Errors: those of writing. */
+  /** Its files are written, and the table was: remember it, also after a crash. Errors: those of writing. */
   async finish({ files }: Job, result: Result): Promise<void> {
     this.#finished.set(result.key, result)
     try {

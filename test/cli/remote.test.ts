@@ -1,0 +1,114 @@
+// `flexit serve`, and `flexit edit --server`: what a server says and how it ends; edits that are saved and gone on with.
+// The servers of edits are fake but for one, which must give the bits of this machine.
+
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { readEditFile } from '../../src/engine/edit-file.js'
+import { serve } from '../support-server/start.js'
+import { flexit, newFolder, parseLines, quick, strawberry, texts } from './support.js'
+
+const edit = (...args: string[]) => ['edit', strawberry, ...texts, '--save-every', '4', ...args]
+
+test('an edit on a server is saved on its way, and goes on from its file to the same bits', async (t) => {
+  const { address, scheduler } = await serve(t)
+  const cwd = newFolder()
+  const on = ['--server', address, '--seed', '9']
+  const files = (name: string) => ['--out', `${name}.png`, '--latents', `${name}.safetensors`]
+  const film = (name: string) => ['--filmstrip', `${name}-film.png`]
+  const whole = await flexit(edit(...on, '--steps', '12', ...files('whole'), ...film('whole'), '--json'), { cwd })
+  t.is(whole.code, 0, whole.stderr)
+  const lines = parseLines(whole.stdout)
+  t.is(lines.length, 13)
+  t.like(lines[0], { event: 'step', step: 0 })
+  t.like(lines.at(-1), { event: 'result', step: 12 })
+  const { state, snapshots, packName } = readEditFile(join(cwd, 'whole.safetensors'))
+  t.like(state, { step: 12, source: 'strawberry', target: 'grapes' })
+  t.is(state.parameters.seed, 9)
+  t.is(packName, 'tiny')
+  t.deepEqual([...snapshots.keys()], [4, 8, 12])
+
+  const part = await flexit(edit(...on, '--steps', '8', ...files('part')), { cwd })
+  t.is(part.code, 0)
+  t.regex(part.stderr, /loss −\d/, 'with the minus of local edits')
+  const resume = ['edit', '--resume', 'part.safetensors', '--server', address, '--save-every', '4', '--steps', '12']
+  const resumed = await flexit([...resume, '--out', 'part.png', ...film('part')], { cwd })
+  t.is(resumed.code, 0, resumed.stderr)
+  t.true(scheduler.edits.some(({ first, state }) => first === 8 && state.step === 12))
+  for (const file of ['.png', '.safetensors', '-film.png']) {
+    const bytes = await readFile(join(cwd, `part${file}`))
+    t.true(bytes.equals(await readFile(join(cwd, `whole${file}`))), file)
+  }
+  const fewer = await flexit([...resume.slice(0, -1), '3'], { cwd })
+  t.is(fewer.code, 2)
+  t.regex(fewer.stderr, /resume_from\.step is 12, but the edit has 3 steps/)
+})
+
+test('Ctrl-C stops an edit on its server, saves it, and says how to go on', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 3 })
+  const cwd = newFolder()
+  const result = await flexit(edit('--server', address, '--steps', '9', '--json', '--quiet'), {
+    cwd,
+    onOutput: (child, stdout) => {
+      if (parseLines(stdout).length === 3 && !child.killed) child.kill('SIGINT')
+    },
+  })
+  t.is(result.code, 130)
+  const rescue = 'flexit-out/strawberry-grapes.safetensors'
+  t.like(parseLines(result.stdout).at(-1), { event: 'stopped', step: 3, files: { latents: rescue } })
+  t.true(result.stderr.includes(`npx flexit edit --resume ${rescue} `))
+  t.true(result.stderr.includes(`--server ${address}`))
+  t.is(readEditFile(join(cwd, rescue)).state.step, 3)
+  await scheduler.edits[0]!.ended
+  t.is(scheduler.edits[0]!.state.step, 3)
+})
+
+test('what cannot be on a server is refused, and what fails there is told', async (t) => {
+  const { address } = await serve(t)
+  const cwd = newFolder()
+  const cases: [args: string[], code: number, message: RegExp][] = [
+    [['--threads', '1'], 2, /--threads cannot be given with --server/],
+    [['--pack', 'imagenet'], 1, /the server has no pack "imagenet"; it has tiny/],
+    [['--target', 'explode'], 1, /error: it exploded/],
+  ]
+  for (const [args, code, message] of cases) {
+    const result = await flexit(edit('--server', address, ...args), { cwd })
+    t.is(result.code, code, result.stderr)
+    t.regex(result.stderr, message)
+  }
+  t.is((await flexit(edit('--server', 'nowhere'), { cwd })).code, 2)
+})
+
+test('the configuration of a server is printed, and its mistakes are told', async (t) => {
+  const printed = await flexit(['serve', '--print-config', '--port', '0', '--max-steps', '77'])
+  t.is(printed.code, 0, printed.stderr)
+  t.like(JSON.parse(printed.stdout) as object, { port: 0, maxSteps: 77 })
+  const wrong = await flexit(['serve', '--port', 'many', '--max-steps', '0', '--device', 'gpu'])
+  t.is(wrong.code, 2)
+  for (const word of [/port/, /max-steps|maxSteps/, /gpu/]) t.regex(wrong.stderr, word)
+  t.is((await flexit(['serve', '--config', 'nope.json'])).code, 1)
+})
+
+test('a server says where it listens and what it has, makes the edits of this machine, and ends at SIGTERM', async (t) => {
+  const cwd = newFolder()
+  const small = [...quick.slice(0, -2), '--steps', '3', '--seed', '2', '--quiet']
+  const made: Promise<{ code: number | null; stderr: string }>[] = []
+  const serving = ['serve', '--port', '0', '--metrics-port', '0', '--log-level', 'silent', '--threads', '1']
+  const result = await flexit(serving, {
+    cwd,
+    onOutput: (child, stdout) => {
+      const port = /^try it:.*--server 127\.0\.0\.1:(\d+)$/m.exec(stdout)?.[1]
+      if (port === undefined || made.length > 0) return
+      const remote = flexit(edit(...small, '--out', 'remote.png', '--server', `127.0.0.1:${port}`), { cwd })
+      made.push(remote)
+      void remote.finally(() => child.kill('SIGTERM'))
+    },
+  })
+  t.is(result.code, 0, result.stderr)
+  t.regex(result.stdout, /^flexit \S+ listens on 127\.0\.0\.1:\d+ \(plain text, no tokens asked for\); metrics on http/)
+  t.regex(result.stdout, /^devices: cpu$/m)
+  t.regex(result.stdout, /^packs?: +tiny, 64 × 64 pixels, networks rn, vit$/m)
+  t.deepEqual(await made[0], { code: 0, stdout: '', stderr: '' })
+  t.is((await flexit(edit(...small, '--threads', '1', '--out', 'local.png'), { cwd })).code, 0)
+  t.true((await readFile(join(cwd, 'remote.png'))).equals(await readFile(join(cwd, 'local.png'))))
+})
