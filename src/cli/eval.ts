@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { writeFileAtomic } from '../engine/files.js'
-import { type EditParameters, resolveParameters } from '../engine/parameters.js'
+import type { EditParameters } from '../engine/parameters.js'
 import { type Evaluation, evaluate } from '../evaluation/evaluation.js'
 import { galleryPage, plotClusters } from '../evaluation/gallery.js'
 import { clustersCsv, formatClusters, formatTable, tableCsv, verdictsCsv } from '../evaluation/report.js'
@@ -60,7 +60,7 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
   await withEvaluation(
     options,
     signal,
-    (pack) => resolveParameters(given, pack),
+    (pack) => pack.resolve(given),
     async (open, parameters) => {
       const { scene, editor, resampling, progress } = open
       const onEdits = editProgress(progress)
@@ -84,9 +84,9 @@ async function writeResults(
 ): Promise<void> {
   const { queries, classes } = scene
   const { rows, clusters, failed, digest } = evaluation
-  const title = `${pack.manifest.name}, ${queries.length} queries`
+  const title = `${pack.name}, ${queries.length} queries`
   const results = {
-    pack: { name: pack.manifest.name, digest: pack.digest },
+    pack: { name: pack.name, digest: pack.digest },
     judge: judge.digest,
     queries: { count: queries.length, digest: set.digest },
     classes: [...classes.values()],

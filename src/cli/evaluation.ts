@@ -5,24 +5,26 @@ import { stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { invalidArgument } from '../engine/errors.js'
-import { cacheFolder, requirePack } from '../engine/pack/locations.js'
-import { Pack } from '../engine/pack/pack.js'
+import { cacheFolder, resolvePack } from '../engine/pack/locations.js'
 import { limits } from '../engine/parameters.js'
 import { parseDevice } from '../engine/runtime.js'
-import { type Resampling, choose } from '../evaluation/bootstrap.js'
+import type { Resampling } from '../evaluation/bootstrap.js'
 import type { Editor } from '../evaluation/editor.js'
 import type { EditProgress } from '../evaluation/edits.js'
 import { Judge } from '../evaluation/judge.js'
-import { LocalEditor } from '../evaluation/local-editor.js'
-import { type QuerySet, type Split, readQueries } from '../evaluation/queries.js'
-import { RemoteEditor } from '../evaluation/remote-editor.js'
+import { type QuerySet, type Split, limitQueries, readQueries } from '../evaluation/queries.js'
 import { type Scene, setScene } from '../evaluation/scene.js'
 import { Store } from '../evaluation/store.js'
+import { deviceMaker } from './device-maker.js'
+import { makerEditor } from './maker-editor.js'
+import type { Maker, MakerPack } from './maker.js'
 import { parseCount } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
+import { remoteMaker } from './remote-maker.js'
+import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
 
-export interface EvaluationOptions {
-  readonly pack: string
+export interface EvaluationOptions extends RemoteOptions {
+  readonly pack?: string
   readonly queries?: string
   readonly images?: string
   readonly references?: string
@@ -35,16 +37,12 @@ export interface EvaluationOptions {
   readonly store: string
   readonly device?: string[]
   readonly threads?: number
-  readonly server?: string
-  readonly token?: string
-  readonly tls?: boolean
-  readonly tlsCa?: string
   readonly quiet?: boolean
 }
 
 /** Everything that an evaluation needs, open. */
 export interface OpenEvaluation {
-  readonly pack: Pack
+  readonly pack: MakerPack
   readonly set: QuerySet
   readonly judge: Judge
   readonly scene: Scene
@@ -72,8 +70,8 @@ The paper's protocol on ImageNet is the same command with other files:
                 lpips/weights/v0.1/alex.pth of github.com/richzhang/PerceptualSimilarity, or an ONNX file of it`
 
 export function addEvaluationOptions(command: Command, out: string): Command {
-  return command
-    .option('--pack <name|path>', 'networks to use: see `flexit models list`', 'tiny')
+  command
+    .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny, or the first of --server)')
     .option('--queries <file>', 'CSV of queries (default: evaluation/queries-test.csv of the pack)')
     .option('--images <folder>', 'their pictures (default: images, beside the queries)')
     .option(
@@ -99,11 +97,8 @@ export function addEvaluationOptions(command: Command, out: string): Command {
     .optionsGroup('Running:')
     .option('--device <name>', 'cpu, cuda:0, …; may be given several times (default: cpu)', collect)
     .option('--threads <n>', 'of each device on the CPU (default: they share the cores)', parseCount)
-    .option('--server <host:port>', 'let servers make the edits: see `flexit serve`; several, separated by commas')
-    .option('--token <text>', 'of the servers (default: $FLEXIT_TOKEN)')
-    .option('--tls', 'speak TLS with the servers')
-    .option('--tls-ca <file>', 'PEM file of the authority to trust; means --tls')
     .option('--quiet', 'show only results and errors')
+  return addRemoteOptions(command)
 }
 
 /** Numbers of steps, ascending. */
@@ -135,82 +130,71 @@ export function stepsToJudge(
 export async function withEvaluation<T>(
   options: EvaluationOptions,
   signal: AbortSignal,
-  plan: (pack: Pack) => T,
+  plan: (pack: MakerPack) => T,
   work: (open: OpenEvaluation, planned: T) => Promise<void>,
 ): Promise<void> {
-  if (options.server !== undefined && (options.device ?? options.threads) !== undefined) {
-    throw invalidArgument('server', '--device and --threads cannot be given with --server', 'Leave one of them out.')
-  }
   const progress = createProgress({ quiet: options.quiet ?? false })
-  const devices = (options.device ?? ['cpu']).map(parseDevice)
-  const { folder } = await requirePack(options.pack)
-  const closing: (() => void | Promise<void>)[] = []
+  const maker = await openMaker(options, progress)
+  let judge: Judge | undefined
   try {
-    const pack = await Pack.open(folder)
-    closing.push(() => pack.close())
+    const { pack } = maker
     const planned = plan(pack)
-    const files = await filesOf(options, folder)
-    const judge = await Judge.open(files.judge, { device: devices[0]!, threads: 0, cacheFolder: cacheFolder() })
-    closing.push(() => judge.close())
+    const files = await filesOf(options, pack)
+    const { device = ['cpu'], server = '', store } = options
+    const judgeDevice = parseDevice(device[0]!)
+    judge = await Judge.open(files.judge, { device: judgeDevice, threads: 0, cacheFolder: cacheFolder() })
     const all = await readQueries(files.queries, { labels: judge.labels, ...optional(options) })
-    const set = limited(all, options.limit)
-    const { size, background } = pack.manifest.image
-    const store = new Store(options.store)
-    const onStage = stageProgress(progress)
-    const scene = await setScene({ ...files, set, judge, store, size, background, signal, onStage })
+    const set = options.limit === undefined ? all : limitQueries(all, options.limit, choiceSeed)
+    const scene = await setScene({
+      ...files,
+      set,
+      judge,
+      store: new Store(store),
+      size: pack.size,
+      background: pack.background,
+      signal,
+      onStage: stageProgress(progress),
+    })
     progress.end()
-    const editor = await openEditor(options, pack, devices, progress)
-    closing.push(() => editor.close())
+    const places = server === '' ? device.map((name) => parseDevice(name).kind) : server.split(',')
+    const editor = makerEditor(maker, [...new Set(places)].sort())
     const resampling = { samples: options.samples, seed: choiceSeed }
     await work({ pack, set, judge, scene, editor, resampling, progress }, planned)
   } finally {
     progress.end()
-    for (const close of closing.reverse()) await close()
+    await judge?.close()
+    await maker.close()
   }
 }
 
-async function openEditor(
-  { server, threads = 0, token = process.env['FLEXIT_TOKEN'], tls = false, tlsCa }: EvaluationOptions,
-  pack: Pack,
-  devices: readonly ReturnType<typeof parseDevice>[],
-  progress: Progress,
-): Promise<Editor> {
-  if (server === undefined) {
-    const onProgress = (doing: string) => progress.doing(doing)
-    return new LocalEditor({ pack, devices, threads, cacheFolder: cacheFolder(), onProgress })
-  }
-  return RemoteEditor.open({
-    servers: server.split(','),
-    pack,
-    ...(token === undefined ? {} : { token }),
-    ...(tlsCa !== undefined ? { tls: { ca: tlsCa } } : tls ? { tls: true } : {}),
-  })
+function openMaker(options: EvaluationOptions, progress: Progress): Promise<Maker> {
+  const { server, pack, device: devices = ['cpu'], threads } = options
+  if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', devices, threads }, progress)
+  checkRemote({ ...options })
+  return remoteMaker({ ...options, server, pack, priority: 'batch' })
 }
 
 /** What is not named lies beside the queries, and those in the pack. */
-async function filesOf({ queries, images, references, judge }: EvaluationOptions, pack: string) {
-  const file = queries ?? join(pack, 'evaluation', 'queries-test.csv')
-  if (queries === undefined && !(await stat(file).then(Boolean, () => false))) {
-    throw invalidArgument('queries', `the pack in ${pack} has no queries of its own`, 'Name a file with --queries.')
-  }
-  const beside = (name: string) => join(dirname(file), name)
+async function filesOf(options: EvaluationOptions, pack: MakerPack) {
+  const { queries = await packQueries(options.pack ?? pack.name), images, references, judge } = options
+  const beside = (name: string) => join(dirname(queries), name)
   return {
-    queries: file,
+    queries,
     images: images ?? beside('images'),
     references: references ?? beside('references.csv'),
     judge: judge ?? beside('judge'),
   }
 }
 
-function optional({ split, labels }: EvaluationOptions) {
-  return { ...(split === undefined ? {} : { split }), ...(labels === undefined ? {} : { labelFile: labels }) }
+async function packQueries(pack: string): Promise<string> {
+  const { folder } = await resolvePack(pack)
+  const path = join(folder, 'evaluation', 'queries-test.csv')
+  if (await stat(path).then(Boolean, () => false)) return path
+  throw invalidArgument('queries', `the pack in ${folder} has no queries of its own`, 'Name a file with --queries.')
 }
 
-/** Queries by chance, in the order of the file. */
-function limited(set: QuerySet, limit: number | undefined): QuerySet {
-  if (limit === undefined) return set
-  const chosen = new Set(choose(set.queries, limit, choiceSeed))
-  return { ...set, queries: set.queries.filter((query) => chosen.has(query)) }
+function optional({ split, labels }: EvaluationOptions) {
+  return { ...(split === undefined ? {} : { split }), ...(labels === undefined ? {} : { labelFile: labels }) }
 }
 
 /** A bar for the edits, with the time that is left. */

@@ -5,8 +5,7 @@ import { join } from 'node:path'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { invalidArgument } from '../engine/errors.js'
 import { writeFileAtomic } from '../engine/files.js'
-import type { Pack } from '../engine/pack/pack.js'
-import { type EditParameters, resolveParameters } from '../engine/parameters.js'
+import type { EditParameters } from '../engine/parameters.js'
 import { formatCsv } from '../evaluation/csv.js'
 import { estimateColumns, formatTable } from '../evaluation/report.js'
 import {
@@ -31,6 +30,7 @@ import {
   withEvaluation,
 } from './evaluation.js'
 import { interruptible } from './interruption.js'
+import type { MakerPack } from './maker.js'
 import { addParameters, givenParameters, parameterKeys, parseNumber } from './parameters.js'
 
 interface SweepOptions extends EvaluationOptions {
@@ -87,10 +87,10 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
   }
   const at = stepsToJudge(options, usualSteps)
   const given = { ...givenParameters({ ...options }), steps: at.at(-1)! }
-  const plan = (pack: Pack): Planned => {
-    const base = resolveParameters(given, pack)
-    const planned = grid === undefined ? figurePlan(Number(figure) as Figure, base, pack.networkNames) : gridPlan(grid)
-    const parameters = planned.settings.map((setting) => resolveParameters({ ...base, ...setting.parameters }, pack))
+  const plan = (pack: MakerPack): Planned => {
+    const base = pack.resolve(given)
+    const planned = grid === undefined ? figurePlan(Number(figure) as Figure, base, pack.networks) : gridPlan(grid)
+    const parameters = planned.settings.map((setting) => pack.resolve({ ...base, ...setting.parameters }))
     return { plan: planned, parameters }
   }
   await withEvaluation(options, signal, plan, async (open, planned) => {

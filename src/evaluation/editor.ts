@@ -28,7 +28,6 @@ export interface Editor {
   edit(job: EditJob, onStep: () => void): Promise<Picture[]>
   /** Cancel all edits. */
   stop(): void
-  close(): Promise<void>
 }
 
 /** Equal for jobs that give the same pictures. */

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { stat } from 'node:fs/promises'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { choose } from './bootstrap.js'
 import { type Csv, type CsvRow, readCsv } from './csv.js'
 
 export interface Query {
@@ -77,11 +78,21 @@ export async function readQueries(path: string, options: ReadQueriesOptions): Pr
   if (chosen.length === 0) {
     throw invalidArgument('queries', `${path} has no queries${table.rows.length > 0 ? ' of that half' : ''}`)
   }
-  const digest = createHash('sha256')
-    .update(JSON.stringify([chosen, [...classes]]))
-    .digest('hex')
   const folders = new Map(queries.map(({ sourceClass, image }) => [sourceClass, dirname(image)]))
-  return { queries: chosen, classes, folders, digest }
+  return { queries: chosen, classes, folders, digest: digestOf(chosen, classes) }
+}
+
+/** Some of the queries, by chance, in the order of the file; all of them where there are fewer. */
+export function limitQueries(set: QuerySet, count: number, seed: number): QuerySet {
+  const chosen = new Set(choose(set.queries, count, seed))
+  const queries = set.queries.filter((query) => chosen.has(query))
+  return { ...set, queries, digest: digestOf(queries, set.classes) }
+}
+
+function digestOf(queries: readonly Query[], classes: QuerySet['classes']): string {
+  return createHash('sha256')
+    .update(JSON.stringify([queries, [...classes]]))
+    .digest('hex')
 }
 
 function columnOf({ columns }: Csv, path: string, ...names: readonly string[]): string {

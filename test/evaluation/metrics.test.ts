@@ -2,7 +2,14 @@
 // FlexIT (CVPR 2022), section 4.1.
 
 import test from 'ava'
-import { centredInterval, choose, differences, estimates, measureAll, resample } from '../../src/evaluation/bootstrap.js'
+import {
+  centredInterval,
+  choose,
+  differences,
+  estimates,
+  measureAll,
+  resample,
+} from '../../src/evaluation/bootstrap.js'
 import { FeatureSums, type Verdict, frechetDistance, measure, statisticsOf } from '../../src/evaluation/metrics.js'
 
 function sums(...pictures: readonly (readonly number[])[]): FeatureSums {
@@ -45,7 +52,8 @@ const verdicts = [verdict(0.1, 4, 1), verdict(0.2, 4, 7), verdict(0.3, 9, 3), ve
 
 test('Table 1 of four queries', (t) => {
   const { lpips, accuracy, csfid, sfid, csfidMean, sfidMean } = measure(verdicts, targets, reference, [0, 1, 2, 3])
-  const near = (actual: number, expected: number) => t.true(Math.abs(actual - expected) < 1e-5, `${actual}, ${expected}`)
+  const near = (actual: number, expected: number) =>
+    t.true(Math.abs(actual - expected) < 1e-5, `${actual}, ${expected}`)
   near(lpips, 30)
   near(accuracy, 50)
   // Class 4: 1 and 3, mean 2, deviation √2. Class 9: 7 and 9, mean 8, deviation √2.
@@ -116,5 +124,8 @@ test('a choice by chance repeats nothing and follows its seed', (t) => {
   t.is(new Set(chosen).size, 10)
   t.deepEqual(choose(items, 10, 5), chosen)
   t.notDeepEqual(choose(items, 10, 6), chosen)
-  t.deepEqual(choose(items, 99, 5).sort((a, b) => a - b), items)
+  t.deepEqual(
+    choose(items, 99, 5).sort((a, b) => a - b),
+    items,
+  )
 })

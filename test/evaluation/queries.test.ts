@@ -44,7 +44,11 @@ test('tables are read as RFC 4180 has them, and written so that they read back',
 
 test('queries with labels, in the order of the file, judged among the classes of labels.csv', async (t) => {
   const text = 'image,source,target,cluster,vendor\nv/x.png,cat,dog,pets,v\nv/y.png,dog,cat,pets,v\n'
-  const { queries, classes, digest } = await read(text, {}, { 'labels.csv': 'label,cluster\nfox,pets\ndog,pets\ncat,pets' })
+  const { queries, classes, digest } = await read(
+    text,
+    {},
+    { 'labels.csv': 'label,cluster\nfox,pets\ndog,pets\ncat,pets' },
+  )
   t.deepEqual(queries, [
     { id: 0, image: 'v/x.png', source: 'cat', target: 'dog', sourceClass: 0, targetClass: 1, cluster: 'pets' },
     { id: 1, image: 'v/y.png', source: 'dog', target: 'cat', sourceClass: 1, targetClass: 0, cluster: 'pets' },
@@ -90,7 +94,9 @@ test('queries that are wrong are refused, naming what', async (t) => {
     await t.throwsAsync(read(text, options), { message }, text)
   }
   const few = { 'labels.csv': 'label\ncat' }
-  await t.throwsAsync(read(`${header}x.png,cat,dog`, {}, few), { message: /"dog" is a target but not among the labels/ })
+  await t.throwsAsync(read(`${header}x.png,cat,dog`, {}, few), {
+    message: /"dog" is a target but not among the labels/,
+  })
   const foreign = { 'labels.csv': 'label\nunicorn' }
   await t.throwsAsync(read(`${header}x.png,cat,dog`, {}, foreign), { message: /"unicorn" of .* is not a class/ })
 })
@@ -99,7 +105,10 @@ test('real pictures from a table: all for the statistics, validation ones to ret
   const set = await read('image,source,target\nx.png,cat,dog\n')
   await withFolder(async (folder) => {
     const table = join(folder, 'references.csv')
-    await writeFile(table, 'image,label,split\na.png,dog,train\nb.png,dog,validation\nc.png,cat,train\nd.png,bird,train')
+    await writeFile(
+      table,
+      'image,label,split\na.png,dog,train\nb.png,dog,validation\nc.png,cat,train\nd.png,bird,train',
+    )
     const found = await findReferences(set, { images: 'images', references: table })
     t.deepEqual([...found.statistics], [[0, ['images/c.png']], [1, ['images/a.png', 'images/b.png']]]) // prettier-ignore
     t.deepEqual([...found.retrieval], [[1, ['images/b.png']]])
@@ -116,7 +125,9 @@ test('real pictures from a table: all for the statistics, validation ones to ret
       message: /no real picture of "dog" for statistics/,
     })
     await writeFile(table, 'file\nc.png')
-    await t.throwsAsync(findReferences(set, { images: 'images', references: table }), { message: /has the columns file/ })
+    await t.throwsAsync(findReferences(set, { images: 'images', references: table }), {
+      message: /has the columns file/,
+    })
     await t.throwsAsync(findReferences(set, { images: 'images', references: join(folder, 'none') }), {
       message: /no such file or folder/,
     })

@@ -115,10 +115,6 @@ export class MixingEditor implements Editor {
   stop(): void {
     this.stopped++
   }
-
-  close(): Promise<void> {
-    return Promise.resolve()
-  }
 }
 
 /** Levels of the real pictures of each colour. */

@@ -1,0 +1,56 @@
+// Edits of an evaluation by a maker: devices of this machine, or servers.
+// What it asks of an editor: src/evaluation/editor.ts.
+
+import { codeDigest } from '../engine/graph-cache.js'
+import { FlexitError } from '../engine/errors.js'
+import type { Picture } from '../engine/picture.js'
+import { runtimeVersion } from '../engine/runtime.js'
+import type { Editor } from '../evaluation/editor.js'
+import type { Maker } from './maker.js'
+
+/** A full batch (16 at most), and some to take the place of those that end. */
+const editsPerDevice = 24
+
+/** The maker stays open. `places`: the kinds of devices, or the servers, that results may depend on. */
+export function makerEditor(maker: Maker, places: readonly string[]): Editor {
+  const stopping = new AbortController()
+  return {
+    identity: [codeDigest, runtimeVersion, maker.pack.digest, ...places],
+    parallel: editsPerDevice * maker.devices,
+    async edit({ picture, source, target, parameters, at }, onStep) {
+      const pictures: Picture[] = []
+      const watcher = {
+        onStarted: ignore,
+        onNote: ignore,
+        onStep: ({ step, preview }: { readonly step: number; readonly preview: Picture | undefined }) => {
+          if (at.includes(step) && preview !== undefined) pictures.push(preview)
+          onStep()
+        },
+      }
+      const state = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined }
+      const order = { watcher, signal: stopping.signal, previewEvery: at.reduce(greatestCommonDivisor) }
+      const ended = await maker.make(state, order)
+      if (ended.kind === 'cancelled') throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
+      if (ended.kind === 'failed') {
+        // Only numbers that are no longer finite end an edit that has begun like this.
+        if (ended.error.code !== 'FAILED_PRECONDITION' || pictures.length === 0) throw ended.error
+        return pictures
+      }
+      if (pictures.length === at.length - 1) return [...pictures, ended.picture]
+      throw new FlexitError({
+        code: 'UNAVAILABLE',
+        message: 'the server left out a picture on the way',
+        cure: 'Run the command again: it goes on with the edits that are missing.',
+      })
+    },
+    stop: () => stopping.abort(),
+  }
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b)
+}
+
+function ignore(): void {
+  // Only pictures are wanted.
+}

@@ -1,0 +1,103 @@
+// `flexit eval` and `flexit sweep` with the embedded pack, on a small world of colours (../evaluation/support.ts).
+// Runs are started as processes; see support.ts.
+
+import { readFile, readdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import test from 'ava'
+import { makeWorld } from '../evaluation/support.js'
+import { flexit, newFolder, quick } from './support.js'
+
+const world = newFolder()
+const queries = ['--queries', join(world, 'queries.csv')]
+const common = [...queries, ...quick, '--limit', '3', '--at', '1,2', '--samples', '20', '--store', join(world, 'store')]
+
+test.before(() => makeWorld(world))
+
+const contents = async (folder: string) => {
+  const names = (await readdir(folder)).sort()
+  return Promise.all(names.map(async (name) => [name, await readFile(join(folder, name), 'base64')] as const))
+}
+
+test.serial('eval prints Table 1 and writes its files; again, it makes no edit and writes the same', async (t) => {
+  const first = await flexit(['eval', ...common, '--out', 'a'], { cwd: world })
+  t.is(first.code, 0, first.stderr)
+  t.deepEqual(
+    first.stdout
+      .trim()
+      .split('\n')
+      .map((line) => line.split(/ {2,}/)[0]),
+    ['', 'COPY', 'ENCODE', 'RETRIEVE', 'FlexIT, 1 step', 'FlexIT, 2 steps'].map((name) => name || 'LPIPS ↓'),
+  )
+  t.regex(first.stderr, /\d\/3 edits {2}.* left/)
+  t.regex(first.stderr, /3 queries, 3 classes to choose among; hash [0-9a-f]{64}\n/)
+  const written = await contents(join(world, 'a'))
+  t.deepEqual(
+    written.map(([name]) => name),
+    [
+      'clusters.csv',
+      'clusters.svg',
+      'gallery.html',
+      'results.json',
+      'sheet.png',
+      'table1.csv',
+      'table1.txt',
+      'verdicts.csv',
+    ],
+  )
+  const { parameters, queries: about } = JSON.parse(await readFile(join(world, 'a', 'results.json'), 'utf8')) as {
+    parameters: unknown
+    queries: { count: number }
+  }
+  t.like(parameters, { steps: 2, networks: ['vit'], views: 1 })
+  t.is(about.count, 3)
+
+  const second = await flexit(['eval', ...common, '--out', 'b', '--quiet'], { cwd: world })
+  t.is(second.code, 0, second.stderr)
+  t.deepEqual([second.stdout, second.stderr], [first.stdout, ''])
+  t.deepEqual(await contents(join(world, 'b')), written)
+})
+
+test.serial('sweep goes over a grid, and shares edits with eval', async (t) => {
+  const before = (await readdir(join(world, 'store', 'edits'))).length
+  const result = await flexit(['sweep', ...common, '--grid', 'lambda-s=0.4,0.1', '--out', 'c'], { cwd: world })
+  t.is(result.code, 0, result.stderr)
+  t.regex(result.stdout, /^lambdaS=0\.4 .*\nlambdaS=0\.1 /m)
+  t.deepEqual((await readdir(join(world, 'c'))).sort(), ['differences.csv', 'sweep.csv', 'sweep.json', 'sweep.svg'])
+  const lines = (await readFile(join(world, 'c', 'sweep.csv'), 'utf8')).trim().split('\n')
+  t.is(lines.length, 1 + 2 * 3)
+  t.is((await readdir(join(world, 'store', 'edits'))).length, before + 3)
+})
+
+test.serial('Ctrl-C stops, and says how to go on', async (t) => {
+  const result = await flexit(['eval', ...queries, ...quick, '--at', '300', '--out', 'd', '--store', 's'], {
+    cwd: world,
+    onError: (child, stderr) => {
+      if (!child.killed && stderr.includes('steps/s')) child.kill('SIGINT')
+    },
+  })
+  t.is(result.code, 130, result.stderr)
+  t.regex(result.stderr, /stopped: after \d of 6 edits, which are kept\nRun the same command again/)
+})
+
+test('wrong requests are told of before anything long', async (t) => {
+  await writeFile(join(world, 'wrong.csv'), 'image,source,target\nred-204.png,red,mauve')
+  const cases: readonly (readonly [args: readonly string[], message: RegExp])[] = [
+    [['eval', ...queries, '--at', '4,2'], /They must ascend/],
+    [['eval', ...queries, '--at', '4', '--steps', '4'], /--steps and --at are both given/],
+    [['eval', '--queries', join(world, 'wrong.csv')], /"mauve", is not a class of the judge/],
+    [['sweep', ...queries, '--grid', 'speed=1,2'], /Write NAME=A,B with a name of seed, learning-rate/],
+    [['sweep', ...queries, '--grid', 'networks=vit,vgg'], /no network "vgg"/],
+  ]
+  for (const [args, message] of cases) {
+    const { code, stderr } = await flexit(args, { cwd: world })
+    t.not(code, 0)
+    t.regex(stderr, message, args.join(' '))
+  }
+})
+
+test('the help says where the paper’s networks and pictures are', async (t) => {
+  const { stdout } = await flexit(['eval', '--help'])
+  for (const word of ['deit_base_distilled_patch16_384', 'pytorch-fid', 'alexnet-owt-7be5be79.pth', 'image-net.org']) {
+    t.true(stdout.includes(word), word)
+  }
+})

@@ -1,0 +1,88 @@
+// Edits of an evaluation by makers: servers over real ports, with the tests' own scheduler.
+// What an editor owes: src/evaluation/editor.ts.
+
+import test from 'ava'
+import { makeBy } from '../../src/cli/device-maker.js'
+import { makerEditor } from '../../src/cli/maker-editor.js'
+import { type Maker, makerPack } from '../../src/cli/maker.js'
+import { remoteMaker } from '../../src/cli/remote-maker.js'
+import { FlexitError } from '../../src/engine/errors.js'
+import { resolveParameters } from '../../src/engine/parameters.js'
+import type { EditJob } from '../../src/evaluation/editor.js'
+import { randomPicture } from '../support/edits.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
+import { latentLength, pack, serve } from '../support-server/start.js'
+
+const { size } = pack.manifest.image
+
+function job(target: string, at: readonly number[]): EditJob {
+  const parameters = resolveParameters({ steps: at.at(-1)!, seed: 5 }, pack)
+  return { picture: randomPicture(size, 1), source: 'apple', target, parameters, at }
+}
+
+const hex = ({ data }: { readonly data: Uint8Array }) => Buffer.from(data).toString('hex')
+
+test('a server and a scheduler here give the same pictures, on the way and at the end', async (t) => {
+  const { address, scheduler } = await serve(t)
+  const remote = await remoteMaker({ server: address, priority: 'batch' })
+  t.teardown(() => remote.close())
+  const here = new FakeScheduler({ length: latentLength })
+  const local: Maker = {
+    pack: makerPack(pack),
+    devices: 2,
+    make: (state, order) => makeBy(here, state, order),
+    close: () => Promise.resolve(),
+  }
+  t.deepEqual(remote.pack.networks, local.pack.networks)
+  const at = [0, 4, 6, 10]
+  const made = []
+  for (const maker of [remote, local]) {
+    const editor = makerEditor(maker, ['x'])
+    t.deepEqual(editor.identity.slice(-2), [pack.digest, 'x'])
+    let steps = 0
+    made.push(await editor.edit(job('pear', at), () => steps++))
+    t.is(steps, 10)
+  }
+  t.is(new Set(made[0]!.map(hex)).size, 4)
+  t.deepEqual(made[1]!.map(hex), made[0]!.map(hex))
+  const { picture, parameters } = scheduler.edits[0]!.state
+  t.is(hex(picture), hex(job('pear', at).picture))
+  t.like(parameters, { steps: 10, seed: 5 })
+})
+
+test('an error of the server is the edit’s, a stop cancels', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 2 })
+  const maker = await remoteMaker({ server: address, priority: 'batch' })
+  t.teardown(() => maker.close())
+  const editor = makerEditor(maker, [])
+  await t.throwsAsync(
+    editor.edit(job('explode', [4]), () => undefined),
+    { message: /it exploded/ },
+  )
+  let steps = 0
+  const stopped = editor.edit(job('pear', [0, 8]), () => {
+    steps++
+    if (steps === 2) editor.stop()
+  })
+  await t.throwsAsync(stopped, { code: 'CANCELLED' })
+  await scheduler.edits[1]!.ended
+})
+
+test('an edit that is no longer finite gives the pictures that it has; any other failure is an error', async (t) => {
+  const failing = (code: 'FAILED_PRECONDITION' | 'INTERNAL', pictures: number): Maker => ({
+    pack: makerPack(pack),
+    devices: 1,
+    make: async (state, { watcher }) => {
+      const report = { losses: { total: 1, clip: 1, lpips: 1, latent: 1 }, similaritySource: 0, similarityTarget: 0 }
+      for (let step = 0; step < pictures; step++) {
+        await watcher.onStep({ ...report, step, preview: state.picture }, undefined)
+      }
+      return { kind: 'failed', error: new FlexitError({ code, message: 'failed' }), state }
+    },
+    close: () => Promise.resolve(),
+  })
+  const edit = (maker: Maker) => makerEditor(maker, []).edit(job('pear', [0, 1, 2, 3]), () => undefined)
+  t.is((await edit(failing('FAILED_PRECONDITION', 2))).length, 2)
+  await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
+  await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
+})
