@@ -79,6 +79,23 @@ test('each floor knows only those below it', (t) => {
   t.deepEqual(forbidden('client/', ['server/', 'scheduler/', 'cli/', 'onnxruntime-node', 'sharp']), [])
 })
 
+test('the evaluation stands on the engine alone, and only the command knows it', (t) => {
+  const floors = [
+    'scheduler/',
+    'proto/',
+    'server/',
+    'client/',
+    'cli/',
+    'index.ts',
+    '@grpc/',
+    'commander',
+    'cli-progress',
+  ]
+  t.deepEqual(forbidden('evaluation/', floors), [])
+  const importers = inside.filter(({ to }) => to.startsWith('evaluation/')).map(({ from }) => from.split('/')[0])
+  t.deepEqual([...new Set(importers)].sort(), ['cli', 'evaluation'])
+})
+
 test('only the command knows the benchmarks', (t) => {
   const importers = imports.filter(({ to }) => to.startsWith('../bench/')).map(({ from }) => from)
   t.deepEqual([...new Set(importers)], ['cli/bench.ts', 'cli/bench/load.ts'])
