@@ -1,6 +1,7 @@
 // Edits of an evaluation by a maker: devices of this machine, or servers.
 // What it asks of an editor: src/evaluation/editor.ts.
 
+import { setMaxListeners } from 'node:events'
 import { codeDigest } from '../engine/graph-cache.js'
 import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
@@ -14,6 +15,8 @@ const editsPerDevice = 24
 /** The maker stays open. `places`: the kinds of devices, or the servers, that results may depend on. */
 export function makerEditor(maker: Maker, places: readonly string[]): Editor {
   const stopping = new AbortController()
+  // One for each edit under way.
+  setMaxListeners(0, stopping.signal)
   return {
     identity: [codeDigest, runtimeVersion, maker.pack.digest, ...places],
     parallel: editsPerDevice * maker.devices,
