@@ -4,30 +4,35 @@
 import { readFileSync } from 'node:fs'
 import { Command, type CommanderError } from 'commander'
 import { invalidArgument } from '../engine/errors.js'
-import { batchCommand } from './batch.js'
-import { benchCommand } from './bench.js'
-import { cacheCommand } from './cache.js'
-import { demoCommand } from './demo.js'
-import { editCommand } from './edit.js'
-import { evalCommand } from './eval.js'
 import { reportError } from './errors.js'
-import { healthCommand } from './health.js'
-import { modelsCommand } from './models.js'
-import { serveCommand } from './serve.js'
-import { sweepCommand } from './sweep.js'
+
+/** Loaded when they are asked for: each brings libraries of its own. In the order of the help. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  edit: async () => (await import('./edit.js')).editCommand(),
+  batch: async () => (await import('./batch.js')).batchCommand(),
+  demo: async () => (await import('./demo.js')).demoCommand(),
+  models: async () => (await import('./models.js')).modelsCommand(),
+  cache: async () => (await import('./cache.js')).cacheCommand(),
+  serve: async () => (await import('./serve.js')).serveCommand(),
+  eval: async () => (await import('./eval.js')).evalCommand(),
+  sweep: async () => (await import('./sweep.js')).sweepCommand(),
+  health: async () => (await import('./health.js')).healthCommand(),
+  bench: async () => (await import('./bench.js')).benchCommand(),
+}
 
 /** Run the program with `process.argv`. Never throws: sets `process.exitCode`. */
 export async function main(argv: readonly string[]): Promise<void> {
   // A reader that went away (`flexit … | head -1`) is no error; what else a command does about it is its own affair.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreClosedPipe)
   try {
-    await program().parseAsync(argv)
+    await (await program(argv[2])).parseAsync(argv)
   } catch (error) {
     process.exitCode = reportError(error, { json: argv.includes('--json') })
   }
 }
 
-function program(): Command {
+/** With the command `wanted` alone, or with all where there is none of that name: for help, and for what is misspelt. */
+async function program(wanted: string | undefined): Promise<Command> {
   const { version, description } = JSON.parse(
     readFileSync(new URL('../../../package.json', import.meta.url), 'utf8'),
   ) as { version: string; description: string }
@@ -35,19 +40,8 @@ function program(): Command {
     .description(description)
     .version(version)
     .addHelpText('after', '\nBegin with `flexit demo`: it edits a picture in seconds and needs no download.')
-  for (const command of [
-    editCommand(),
-    batchCommand(),
-    demoCommand(),
-    modelsCommand(),
-    cacheCommand(),
-    serveCommand(),
-    evalCommand(),
-    sweepCommand(),
-    healthCommand(),
-    benchCommand(),
-  ])
-    root.addCommand(command)
+  const load = wanted !== undefined && Object.hasOwn(commands, wanted) ? [commands[wanted]!] : Object.values(commands)
+  for (const command of await Promise.all(load.map((make) => make()))) root.addCommand(command)
   for (const command of everyCommand(root)) {
     command.configureOutput({ outputError: () => undefined }).exitOverride((error) => {
       throw usageError(error, command)
