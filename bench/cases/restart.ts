@@ -1,7 +1,6 @@
 // The process of the server killed and started again while edits run: the client library goes on with them, to the same
 // bits. Resume: proto/flexit/v1/editor.proto, StartEdit.resume_from.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type CompletedEvent, connect } from '../../src/client/client.js'
 import { countSoloBits, request } from '../kit/edits.js'
 import { Random } from '../kit/random.js'
@@ -10,31 +9,36 @@ import { ServerProcess } from '../kit/server.js'
 
 const edits = 16
 const kills = 3
+const patienceMs = 300_000
 const parameters = { steps: 80, views: 1 }
 
 export async function run(report: Report): Promise<void> {
   const random = new Random(1)
   let server = await ServerProcess.start()
   const { port } = server
-  const client = connect(server.address)
+  // How long a server takes to start is not what is measured.
+  const client = connect(server.address, { startMs: patienceMs, reconnectMs: patienceMs })
   let [resumed, outOfOrder] = [0, 0]
+  let stepsUntilKill = Infinity
+  let kill: () => void = () => undefined
   const requests = Array.from({ length: edits }, (_, i) => request(i, parameters))
   const ends = requests.map(async (one): Promise<CompletedEvent | undefined> => {
     let next = 0
     for await (const event of client.edit(one)) {
       if (event.kind === 'resumed') resumed++
       if (event.kind === 'step' && event.step !== next++) outOfOrder++
+      if (event.kind === 'step' && --stepsUntilKill <= 0) kill()
       if (event.kind === 'completed') return event
+      if (event.kind === 'failed') report.note(`an edit failed: ${event.error.status}: ${event.error.message}`)
     }
     return undefined
   })
-  let killed = 0
   const over = Promise.all(ends)
-  const work = { done: false }
-  void over.then(() => (work.done = true))
+  let killed = 0
   for (; killed < kills; killed++) {
-    await sleep(1500 + 1000 * random.next())
-    if (work.done) break
+    const due = new Promise<'due'>((resolve) => (kill = () => resolve('due')))
+    stepsUntilKill = random.below((edits * parameters.steps) / (2 * kills))
+    if ((await Promise.race([due, over])) !== 'due') break
     await server.kill()
     server = await ServerProcess.start({ port })
   }

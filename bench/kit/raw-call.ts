@@ -67,6 +67,7 @@ export class RawConnection {
           received = received.subarray(size)
           if (told === undefined) continue
           ;({ answer, message } = told)
+          if (!told.final) continue
           // An edit that was taken in after all is not wanted.
           stream.close()
           return
@@ -94,10 +95,10 @@ function isEventStream(method: string): boolean {
   return ['Edit', 'RunEdit', 'Attach'].includes(method)
 }
 
-/** What became of an edit; undefined while that is open: its picture was not looked at yet. */
+/** What is known of an edit; not final while its picture was not looked at yet. */
 function meaning(bytes: Buffer, method: string) {
   const event = editorService[method]!.responseDeserialize(bytes) as EditEvent
   const status = (event.failed ?? event.rejected)?.status
-  if (status != null) return { answer: codes[status.code], message: status.message }
-  return event.accepted === undefined ? { answer: 'taken in', message: '' } : undefined
+  if (status != null) return { answer: codes[status.code], message: status.message, final: true }
+  return { answer: 'taken in', message: '', final: event.accepted === undefined }
 }

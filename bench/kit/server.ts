@@ -28,6 +28,9 @@ export class ServerProcess {
     this.port = port
     this.metricsPort = metricsPort
     child.stderr!.on('data', (text: string) => (this.#errors += text))
+    const end = () => child.kill('SIGKILL')
+    process.once('exit', end)
+    child.once('exit', () => process.off('exit', end))
   }
 
   /** Resolves when it listens. Errors: where it ends instead, with what it said. */

@@ -223,7 +223,9 @@ class Load {
     if (free !== undefined) return free
     // Each begins with another server.
     const first = this.#connections.length % servers.length
-    const own = { client: connect([...servers.slice(first), ...servers.slice(0, first)], connection), open: 0 }
+    // A refusal is an answer here, and nothing to wait for.
+    const options = { ...connection, startMs: 0 }
+    const own = { client: connect([...servers.slice(first), ...servers.slice(0, first)], options), open: 0 }
     this.#connections.push(own)
     return own
   }
