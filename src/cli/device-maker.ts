@@ -9,7 +9,7 @@ import { resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import type { Outcome, SchedulerApi } from '../scheduler/api.js'
 import { Scheduler } from '../scheduler/scheduler.js'
-import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
+import { openDevices } from '../scheduler/worker-device.js'
 import { type Ended, type Maker, type Order, makerPack } from './maker.js'
 import type { Progress } from './progress.js'
 
@@ -24,7 +24,7 @@ export interface DeviceChoice {
 
 /**
  * Open the pack at once, and the devices when the first edit needs them. Errors: those of `parseDevice`, `requirePack`
- * and `Pack.open`; `make` has those of `WorkerDevice.open`.
+ * and `Pack.open`; `make` has those of `openDevices`.
  */
 export async function deviceMaker(choice: DeviceChoice, progress: Progress): Promise<Maker> {
   const devices = choice.devices.map(parseDevice)
@@ -33,21 +33,9 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   }
   const { folder } = await requirePack(choice.pack, choice.networks)
   const pack = await Pack.open(folder)
-  const shares = shareThreads(devices)
   const open = async () => {
-    const opened: WorkerDevice[] = []
-    try {
-      // One after the other: the first builds the graphs that the others load.
-      for (const [i, device] of devices.entries()) {
-        const onProgress = (doing: string) => progress.doing(`${formatDevice(device)}: ${doing}`)
-        const threads = choice.threads ?? shares[i]!
-        const setup = { device, packs: [folder], threads, cacheFolder: cacheFolder() }
-        opened.push(await WorkerDevice.open({ ...setup, onProgress }))
-      }
-    } catch (error) {
-      await Promise.all(opened.map((device) => device.close()))
-      throw error
-    }
+    const setup = { devices, packs: [folder], threads: choice.threads, cacheFolder: cacheFolder() }
+    const opened = await openDevices({ ...setup, onProgress: (doing) => progress.doing(doing) })
     return new Scheduler({ devices: opened, resolve: (given) => resolveParameters(given, pack) })
   }
   let scheduler: Promise<Scheduler> | undefined

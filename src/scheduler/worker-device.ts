@@ -139,6 +139,32 @@ export class WorkerDevice implements StepDevice {
   }
 }
 
+export interface DevicesOptions extends Omit<WorkerSetup, 'device' | 'threads'> {
+  readonly devices: readonly Device[]
+  /** Of each CPU device. Default: the cores, shared evenly. */
+  readonly threads?: number | undefined
+  /** Called before work that takes long, with the name of the device. */
+  readonly onProgress?: ((doing: string) => void) | undefined
+}
+
+/** Open all of `devices`, or none. Errors: see `WorkerDevice.open`. */
+export async function openDevices({ devices, threads, onProgress, ...setup }: DevicesOptions): Promise<WorkerDevice[]> {
+  const shares = shareThreads(devices)
+  const opened: WorkerDevice[] = []
+  try {
+    // One after the other: the first builds the graphs that the others load.
+    for (const [i, device] of devices.entries()) {
+      const report = onProgress && ((doing: string) => onProgress(`${formatDevice(device)}: ${doing}`))
+      const options = { ...setup, device, threads: threads ?? shares[i]!, ...(report && { onProgress: report }) }
+      opened.push(await WorkerDevice.open(options))
+    }
+    return opened
+  } catch (error) {
+    await Promise.all(opened.map((device) => device.close()))
+    throw error
+  }
+}
+
 /** Threads for each of `devices`: CPU devices share the cores evenly; others compute elsewhere and need one. */
 export function shareThreads(devices: readonly Device[], cores = availableParallelism()): number[] {
   const sharing = devices.filter(({ kind }) => kind === 'cpu').length

@@ -4,8 +4,8 @@
 import { FlexitError } from '../engine/errors.js'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
-import { formatDevice, parseDevice } from '../engine/runtime.js'
-import { WorkerDevice, shareThreads } from '../scheduler/worker-device.js'
+import { parseDevice } from '../engine/runtime.js'
+import { type WorkerDevice, openDevices } from '../scheduler/worker-device.js'
 import { openTenants } from './auth.js'
 import { drive } from './drive.js'
 import { createLogger } from './logger.js'
@@ -33,14 +33,14 @@ const lastSpansMs = 2_000
 
 /**
  * Open the packs and the devices, and listen. `drain` closes all of it. Errors: those of `openTenants`, `requirePack`,
- * `WorkerDevice.open` (a device that cannot be used) and `startServer`; INVALID_ARGUMENT for packs of the same name.
+ * `openDevices` (a device that cannot be used) and `startServer`; INVALID_ARGUMENT for packs of the same name.
  */
 export async function launchServer(options: ServerOptions, { version, onProgress }: Launch): Promise<LaunchedServer> {
   const logger = createLogger(options.logLevel)
   const tenants = openTenants(options.authFile)
   const folders: string[] = []
   const packs: Pack[] = []
-  const devices: WorkerDevice[] = []
+  let devices: WorkerDevice[] = []
   try {
     for (const name of options.pack) {
       const { folder } = await requirePack(name)
@@ -48,7 +48,13 @@ export async function launchServer(options: ServerOptions, { version, onProgress
       packs.push(await Pack.open(folder))
     }
     checkNames(packs)
-    await openDevices(devices, options, folders, onProgress)
+    devices = await openDevices({
+      devices: options.device.map(parseDevice),
+      packs: folders,
+      threads: options.threads === 0 ? undefined : options.threads,
+      cacheFolder: cacheFolder(),
+      onProgress,
+    })
     const names = devices.map((device) => device.name)
     const metrics = new Metrics({
       version,
@@ -86,21 +92,4 @@ function checkNames(packs: readonly Pack[]): void {
     message: `two of the packs are called "${twice}"`,
     cure: 'Serve one of them, or give it another name in its pack.json.',
   })
-}
-
-/** One after the other, into `opened`: the first builds the graphs that the others load. */
-async function openDevices(
-  opened: WorkerDevice[],
-  options: ServerOptions,
-  packs: readonly string[],
-  onProgress: Launch['onProgress'],
-): Promise<void> {
-  const wanted = options.device.map(parseDevice)
-  const shares = shareThreads(wanted)
-  for (const [i, device] of wanted.entries()) {
-    const threads = options.threads === 0 ? shares[i]! : options.threads
-    const report = onProgress && ((doing: string) => onProgress(`${formatDevice(device)}: ${doing}`))
-    const setup = { device, packs, threads, cacheFolder: cacheFolder(), ...(report && { onProgress: report }) }
-    opened.push(await WorkerDevice.open(setup))
-  }
 }
