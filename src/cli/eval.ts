@@ -44,7 +44,7 @@ export function evalCommand(): Command {
   const command = new Command('eval')
     .summary("measure a pack on queries: the paper's Table 1")
     .description('Edit all queries, have the results judged, and print Table 1 of the paper.')
-  addEvaluationOptions(command, 'flexit-out/eval')
+  addEvaluationOptions(command, { out: 'flexit-out/eval', samples: 1000 })
     .optionsGroup('Results:')
     .option('--at <a,b>', 'numbers of steps after which edits are judged (default: 16,32,64,160)', parseSteps)
     .option('--gallery <n>', 'successes, and as many failures, on the page', parseCount, 24)

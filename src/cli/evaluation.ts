@@ -69,7 +69,10 @@ The paper's protocol on ImageNet is the same command with other files:
                 "linear": "alex.pth", "size": 256 } with torchvision's alexnet-owt-7be5be79.pth and
                 lpips/weights/v0.1/alex.pth of github.com/richzhang/PerceptualSimilarity, or an ONNX file of it`
 
-export function addEvaluationOptions(command: Command, out: string): Command {
+export function addEvaluationOptions(
+  command: Command,
+  { out, samples }: { readonly out: string; readonly samples: number },
+): Command {
   command
     .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny, or the first of --server)')
     .option('--queries <file>', 'CSV of queries (default: evaluation/queries-test.csv of the pack)')
@@ -87,7 +90,7 @@ export function addEvaluationOptions(command: Command, out: string): Command {
       new Option('--split <half>', 'of queries with a column is_test (default: test)').choices(['dev', 'test', 'all']),
     )
     .option('--limit <n>', 'only so many queries, by chance', parseCount)
-    .option('--samples <n>', 'resampled sets of queries for the intervals', parseCount, 1000)
+    .option('--samples <n>', 'resampled sets of queries for the intervals', parseCount, samples)
     .option('--out <folder>', 'where results go', out)
     .option(
       '--store <folder>',

@@ -68,7 +68,7 @@ export function sweepCommand(): Command {
       new Option('--figure <n>', 'settings of a figure of the paper').choices(figures.map(String)).conflicts('grid'),
     )
     .option('--grid <name=a,b>', 'values of a parameter, of networks as a+b; several are combined', parseAxis)
-  addEvaluationOptions(command, 'flexit-out/sweep')
+  addEvaluationOptions(command, { out: 'flexit-out/sweep', samples: 200 })
     .optionsGroup('Results:')
     .option(
       '--at <a,b>',

@@ -86,11 +86,13 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
     }
   }
   const sets = resample(jobs.length, resampling)
-  const rows = names.map((name, row): EvaluationRow => {
+  const rows: EvaluationRow[] = []
+  for (const [row, name] of names.entries()) {
+    await breathe(signal)
     const steps = options.at[row - names.length + options.at.length]
     const measured = measureAll(verdicts[row]!, scene.targets, scene.statistics, sets)
-    return { name, steps, verdicts: verdicts[row]!, estimates: estimates(measured) }
-  })
+    rows.push({ name, steps, verdicts: verdicts[row]!, estimates: estimates(measured) })
+  }
   return {
     rows,
     clusters: byCluster(scene, {

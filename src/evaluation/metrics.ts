@@ -70,28 +70,32 @@ export class FeatureSums {
   }
 
   add(features: ArrayLike<number>): void {
+    const { sum, squares } = this
     this.count++
-    for (let i = 0; i < this.sum.length; i++) {
+    for (let i = 0; i < sum.length; i++) {
       const value = features[i]!
-      this.sum[i]! += value
-      this.squares[i]! += value * value
+      sum[i] = sum[i]! + value
+      squares[i] = squares[i]! + value * value
     }
   }
 
-  addAll({ count, sum, squares }: FeatureSums): void {
-    this.count += count
-    for (let i = 0; i < this.sum.length; i++) {
-      this.sum[i]! += sum[i]!
-      this.squares[i]! += squares[i]!
+  addAll(other: FeatureSums): void {
+    const { sum, squares } = this
+    this.count += other.count
+    for (let i = 0; i < sum.length; i++) {
+      sum[i] = sum[i]! + other.sum[i]!
+      squares[i] = squares[i]! + other.squares[i]!
     }
   }
 
   moments(): Moments {
     const { count, sum, squares } = this
-    const mean = sum.map((value) => value / count)
-    const deviation = squares.map((value, i) =>
-      count < 2 ? 0 : Math.sqrt(Math.max(0, value - sum[i]! * mean[i]!) / (count - 1)),
-    )
+    const mean = new Float64Array(sum.length)
+    const deviation = new Float64Array(sum.length)
+    for (let i = 0; i < sum.length; i++) {
+      mean[i] = sum[i]! / count
+      if (count > 1) deviation[i] = Math.sqrt(Math.max(0, squares[i]! - sum[i]! * mean[i]!) / (count - 1))
+    }
     return { mean, deviation }
   }
 }
