@@ -34,11 +34,8 @@ def export(weights, pack):
     save(f'{pack}/lpips.safetensors', linear)
     shutil.copy(f'{weights}/merges.txt', f'{pack}/merges.txt')
     manifest = read_json('manifest.json')
-    vocabulary = len(Tokenizer(f'{pack}/merges.txt').vocabulary)
-    for entry in (*manifest['clip'], manifest['tokenizer']):
-        entry['vocab_size'] = vocabulary
+    manifest['tokenizer']['vocabularySize'] = len(Tokenizer(f'{pack}/merges.txt').vocabulary)
     manifest['attribution'] = [a for a in read_json('attribution.json') if 'note' not in a]
-    manifest['evaluated_on'] = [a for a in read_json('attribution.json') if 'note' in a]
     files = sorted([*(f'{name}.safetensors' for name in (*NETWORKS, 'lpips')), 'merges.txt'])
     manifest['files'] = {file: described(f'{pack}/{file}') for file in files}
     with open(f'{pack}/pack.json', 'w', encoding='utf-8') as f:

@@ -121,10 +121,10 @@ def train(data, weights, kind, steps, peak=2e-3, batch=64):
 
     seed_everything(seed)
     model = make().to(memory_format=torch.channels_last)
-    run = Run(f'{weights}/{kind}.pt', model, steps, peak, seed, decay=0.05, clip=2.0, save_every=500, report=report)
+    run = Run(f'{weights}/{kind}.pt', model, steps, peak, seed, decay=0.05, clip=2.0, save_every=400, report=report)
     for _ in run:
         pick = lambda rows, count: rows[torch.randint(len(rows), (count,))]
-        j = torch.cat([pick(data.judge_train, batch // 2), pick(evaluated, batch - batch // 2)])
+        j = torch.cat([pick(data.judge_train, batch // 4), pick(evaluated, batch - batch // 4)])
         x = worn(pictures.compose(data.pixels[j], degrees=20, scale=(0.7, 1.2), white=0.6))
         with bf16():
             logits, _ = model(((x - MEAN) / STD).contiguous(memory_format=torch.channels_last))

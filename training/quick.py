@@ -46,12 +46,12 @@ class Editor:
         self.parameters = manifest['defaults'] | changes
         self.tokenizer = Tokenizer(f"{folder}/{manifest['tokenizer']['merges']}")
         self.autoencoder, self.vgg, self.clips = Autoencoder(), Vgg(), []
-        self.autoencoder.load_state_dict(load(f"{folder}/{manifest['autoencoder']['file']}"))
-        self.vgg.load_state_dict(load(f"{folder}/{manifest['lpips']['trunk']['file']}"))
+        self.autoencoder.load_state_dict(load(f"{folder}/{manifest['autoencoder']['weights']}"))
+        self.vgg.load_state_dict(load(f"{folder}/{manifest['perceptual']['weights']}"))
         for entry in manifest['clip']:
-            if entry['name'] in self.parameters['clip']:
-                clip = Clip('rn' if 'resnet' in entry['architecture'] else 'vit', entry['vocab_size'])
-                clip.load_state_dict(load(f"{folder}/{entry['file']}"))
+            if entry['name'] in self.parameters.get('networks', [entry['name']]):
+                clip = Clip(entry['name'], manifest['tokenizer']['vocabularySize'])
+                clip.load_state_dict(load(f"{folder}/{entry['weights']}"))
                 self.clips.append(clip.eval())
         for network in (self.autoencoder, self.vgg, *self.clips):
             network.requires_grad_(False)
@@ -59,7 +59,7 @@ class Editor:
     def __call__(self, x0, source, target, snapshots):
         p, n = self.parameters, len(x0)
         text = lambda clip, texts: unit(clip.encode_text(self.tokenizer(texts)))
-        aims = [text(c, target) + p['lambda_image'] * unit(c.encode_image(x0)) - p['lambda_source'] * text(c, source) for c in self.clips]
+        aims = [text(c, target) + p['lambdaI'] * unit(c.encode_image(x0)) - p['lambdaS'] * text(c, source) for c in self.clips]
         z0 = self.autoencoder.encode(x0)
         z, size = z0.clone(), z0.flatten(1).norm(dim=1)[:, None, None, None]
         latent_size = z0.pow(2).sum(1).sqrt().sum((1, 2))
@@ -74,13 +74,13 @@ class Editor:
             if step == p['steps']:
                 return out
             with bf16():
-                loss = p['lambda_lpips'] * lpips(self.vgg, x, x0)
-                loss = loss + p['lambda_latent'] * ((z - z0).pow(2).sum(1) + 1e-12).sqrt().sum((1, 2)) / latent_size
+                loss = p['lambdaP'] * lpips(self.vgg, x, x0)
+                loss = loss + p['lambdaZ'] * ((z - z0).pow(2).sum(1) + 1e-12).sqrt().sum((1, 2)) / latent_size
                 for clip, aim in zip(self.clips, aims):
                     seen = unit(clip.encode_image(views(x, p['views']))).unflatten(0, (n, -1)).mean(1)
                     loss = loss - (seen * aim).sum(1) / len(self.clips)
             g, = torch.autograd.grad(loss.sum(), z)
-            z = z.detach() - p['learning_rate'] * size * g / g.flatten(1).norm(dim=1)[:, None, None, None]
+            z = z.detach() - p['learningRate'] * size * g / g.flatten(1).norm(dim=1)[:, None, None, None]
 
 
 def read(path):
@@ -90,7 +90,7 @@ def read(path):
 def main(pack, data, weights, evaluation, count=60, *changes):
     changes = dict(c.split('=') for c in changes)
     sheet, seed = changes.pop('sheet', None), int(changes.pop('seed', 0))
-    changes = {k: v.split('+') if k == 'clip' else json.loads(v) for k, v in changes.items()}
+    changes = {k: v.split('+') if k == 'networks' else json.loads(v) for k, v in changes.items()}
     data = Data(data)
     judge, trunk = judging.Judge(len(data.classes)), judging.Trunk(len(data.classes))
     judge.load_state_dict(torch.load(f'{weights}/judge.pt'))
@@ -122,7 +122,9 @@ def main(pack, data, weights, evaluation, count=60, *changes):
             answer = data.evaluated[logits.argmax(1)]
             top5 = (data.evaluated[logits.topk(5)[1]] == wanted[:, None]).any(1)
             right[name] = answer == wanted
-            print(f'{name}: accuracy {right[name].float().mean():.3f} top-5 {top5.float().mean():.3f} '
+            chosen = data.evaluated == wanted[:, None]
+            sure = logits.log_softmax(1)[chosen]
+            print(f'{name}: accuracy {right[name].float().mean():.3f} top-5 {top5.float().mean():.3f} log p {sure.mean():.2f} '
                   f'LPIPS {lpips(editor.vgg, x, x0).mean():.3f} (of the loss)', flush=True)
     if sheet:
         side = 96
@@ -142,5 +144,5 @@ def hash_of(row):
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     main(*sys.argv[1:])
