@@ -10,7 +10,8 @@ const IMAGE = 64
 const DRAWING = Math.round(IMAGE * 0.92)
 const CLEAR = { r: 0, g: 0, b: 0, alpha: 0 }
 
-const resized = (drawing, size) => sharp(drawing, { unlimited: true }).resize(size, size, { fit: 'contain', background: CLEAR })
+const resized = (drawing, size) =>
+  sharp(drawing, { unlimited: true }).resize(size, size, { fit: 'contain', background: CLEAR })
 
 async function main(folder) {
   sharp.concurrency(1)
@@ -29,7 +30,13 @@ async function main(folder) {
       index.push([number, label])
       const margin = IMAGE - DRAWING
       await resized(drawing, DRAWING)
-        .extend({ top: margin >> 1, left: margin >> 1, bottom: margin - (margin >> 1), right: margin - (margin >> 1), background: '#fff' })
+        .extend({
+          top: margin >> 1,
+          left: margin >> 1,
+          bottom: margin - (margin >> 1),
+          right: margin - (margin >> 1),
+          background: '#fff',
+        })
         .flatten({ background: '#fff' })
         .removeAlpha()
         .png({ compressionLevel: 9, effort: 10 })
@@ -38,7 +45,10 @@ async function main(folder) {
     console.log(vendor.id, index.filter(([v]) => v === number).length)
   }
   closeSync(file)
-  writeFileSync(path.join(folder, 'index.json'), JSON.stringify({ size: SIZE, vendors: VENDORS, classes: names, drawings: index }))
+  writeFileSync(
+    path.join(folder, 'index.json'),
+    JSON.stringify({ size: SIZE, vendors: VENDORS, classes: names, drawings: index }),
+  )
 }
 
 await main(process.argv[2] ?? 'data')

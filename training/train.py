@@ -15,8 +15,8 @@ import subprocess
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-STEPS = {'vgg': 1500, 'autoencoder': 5000, 'clip-rn': 5000, 'clip-vit': 6000, 'judge': 2000, 'trunk': 600}
-FURTHER = {'clip-rn': (1200, 5e-4, 0.6), 'clip-vit': (800, 5e-4, 0.5)}  # steps, peak rate, share of perturbed batches
+STEPS = {'vgg': 1500, 'autoencoder': 5000, 'clip-rn': 5000, 'clip-vit': 6000, 'judge': 2400, 'trunk': 600}
+FURTHER = {'clip-rn': (600, 5e-4, 0.6), 'clip-vit': (600, 5e-4, 0.5)}  # steps, peak rate, share of perturbed batches
 STAGES = ('render', 'queries', 'tokenizer', *STEPS, 'export')
 
 

@@ -1,5 +1,4 @@
 """What the training stages share: a schedule in steps, checkpoints to resume from, an average of the weights."""
-import contextlib
 import math
 import os
 import random
@@ -7,8 +6,6 @@ import time
 
 import numpy as np
 import torch
-
-DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 class Average:
@@ -41,7 +38,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=betas, weight_decay=decay)
         self.average, self.start = Average(model), 0
         if os.path.exists(path + '.run'):
-            saved = torch.load(path + '.run', map_location=DEVICE)
+            saved = torch.load(path + '.run')
             self.model.load_state_dict(saved['model'])
             self.optimizer.load_state_dict(saved['optimizer'])
             self.average.state, self.average.count, self.start = saved['average'], saved['count'], saved['step']
@@ -60,7 +57,7 @@ class Run:
                 seconds = (time.time() - began) / (step + 1 - self.start)
                 note = self.report(self.averaged()) if self.report else ''
                 print(f'{os.path.basename(self.path)} step {step + 1}/{self.steps} loss {self.loss:.4f} {seconds:.3f} s/step {note}', flush=True)
-        torch.save({k: v.cpu() for k, v in self.average.state.items()}, self.path)
+        torch.save(self.average.state, self.path)
 
     def descend(self, loss):
         self.loss = loss.item()
@@ -87,4 +84,4 @@ def seed_everything(seed):
 
 
 def bf16():
-    return torch.autocast(DEVICE, dtype=torch.bfloat16)
+    return torch.autocast('cpu', dtype=torch.bfloat16)
