@@ -98,7 +98,11 @@ export function addEvaluationOptions(
       'flexit-out/evaluated',
     )
     .optionsGroup('Running:')
-    .option('--device <name>', 'cpu, cuda:0, …; may be given several times (default: cpu)', collect)
+    .option(
+      '--device <name>',
+      'cpu, cuda:0, …; several times for several; on a CPU cpu:0, cpu:1, … for each core is fastest (default: cpu)',
+      collect,
+    )
     .option('--threads <n>', 'of each device on the CPU (default: they share the cores)', parseCount)
     .option('--quiet', 'show only results and errors')
   return addRemoteOptions(command)

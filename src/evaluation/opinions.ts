@@ -2,6 +2,7 @@
 // The class that is predicted is the arg max among the evaluation's classes (FlexIT, section 4.1).
 
 import { createHash } from 'node:crypto'
+import { invalidArgument } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import type { Judge } from './judge.js'
 import { FeatureSums, type ReferenceStatistics, type Verdict, statisticsOf } from './metrics.js'
@@ -16,7 +17,10 @@ export interface Bench {
   readonly store: Store
 }
 
-/** Verdicts on pictures that were made of `original`, among `classes`. */
+/**
+ * Verdicts on pictures that were made of `original`, among `classes`. Errors: those of the judge and of the store;
+ * INVALID_ARGUMENT where the judge has fewer outputs than the classes need.
+ */
 export async function judgePictures(
   { judge, store }: Bench,
   original: Picture,
@@ -32,6 +36,11 @@ export async function judgePictures(
     await store.writeArrays(key, arrays)
   }
   const { lpips, logits, features } = arrays
+  const outputs = logits.length / pictures.length
+  const beyond = classes.find((id) => id >= outputs)
+  if (beyond !== undefined) {
+    throw invalidArgument('queries', `the judge has ${outputs} outputs, and a class of the queries is ${beyond}`)
+  }
   const row = (data: Float64Array, i: number) => {
     const width = data.length / pictures.length
     return Float32Array.from(data.subarray(i * width, (i + 1) * width))

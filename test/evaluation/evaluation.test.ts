@@ -23,7 +23,16 @@ import { type Scene, jobsOf } from '../../src/evaluation/scene.js'
 import { sheet } from '../../src/evaluation/sheet.js'
 import { figurePlan, gridPlan, plotSweep, sweep } from '../../src/evaluation/sweep.js'
 import { withFolder } from '../support/graphs.js'
-import { type Colour, MixingEditor, colours, makeWorld, parameters, plain, withScene } from './support.js'
+import {
+  type Colour,
+  MixingEditor,
+  colours,
+  judgeManifest,
+  makeWorld,
+  parameters,
+  plain,
+  withScene,
+} from './support.js'
 
 const resampling = { samples: 50, seed: 0 }
 const options = { parameters, at: [2, 4], resampling, onEdits: () => undefined }
@@ -219,6 +228,24 @@ test('ImageNet’s form of the protocol: ids, folders, networks apart', async (t
       [0, 0, 100, 100, 100],
     )
     t.deepEqual(editor.made.sort(), ['blue', 'green', 'red'])
+  })
+})
+
+test('a class that is no output of the judge is told of', async (t) => {
+  await withFolder(async (folder) => {
+    await makeWorld(folder)
+    const { classifier } = judgeManifest() as Record<string, object>
+    const manifest = judgeManifest({ classifier: { ...classifier, labels: undefined } })
+    await writeFile(join(folder, 'judge', 'judge.json'), JSON.stringify(manifest))
+    await writeFile(join(folder, 'ids.csv'), 'path,source,source_id,target,target_id\nred-204.png,red,0,mauve,7')
+    await writeFile(join(folder, 'mauve.csv'), 'path,class_id\nblue-204.png,7')
+    const editor = new MixingEditor()
+    editor.edit = ({ picture, at }) => Promise.resolve(at.map(() => picture))
+    const world = { queries: 'ids.csv', references: 'mauve.csv' }
+    await t.throwsAsync(
+      withScene(folder, (scene) => evaluate(scene, { ...options, editor }), world),
+      { code: 'INVALID_ARGUMENT', message: /the judge has 4 outputs, and a class of the queries is 7/ },
+    )
   })
 })
 
