@@ -15,8 +15,12 @@ export function editOf(i: number, steps: number): ClientEditRequest {
   return request(i, { ...quick, steps })
 }
 
+/** For a look at a case on a busy machine: fewer edits. */
+const scale = Number(process.env['FLEXIT_CLUSTER_SCALE'] ?? 1)
+export const scaled = (count: number) => Math.max(1, Math.round(count * scale))
+
 /** Edits of 12 to 28 steps. */
-export const mixed = (count: number) => Array.from({ length: count }, (_, i) => editOf(i, 12 + ((i * 13) % 17)))
+export const mixed = (count: number) => Array.from({ length: scaled(count) }, (_, i) => editOf(i, 12 + ((i * 13) % 17)))
 
 export interface Watched {
   /** Step numbers, as they came. */

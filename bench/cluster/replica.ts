@@ -4,6 +4,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { type OptionName, type ServerOptions, flagName } from '../../src/server/options.js'
 import { Metrics } from '../kit/metrics.js'
@@ -65,12 +66,11 @@ export class Replica {
     const child = startProcess(command!, args)
     this.#child = child
     this.#complaints = ''
-    child.stderr!.setEncoding('utf8').on('data', (text: string) => (this.#complaints += text))
-    let rest = ''
-    child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      const lines = (rest + text).split('\n')
-      rest = lines.pop()!
-      for (const line of lines) if (line.startsWith('{')) this.log.push(JSON.parse(line) as LogLine)
+    child.stdout!.resume()
+    const lines = createInterface({ input: child.stderr!, crlfDelay: Infinity })
+    lines.on('line', (line) => {
+      if (line.startsWith('{')) this.log.push(JSON.parse(line) as LogLine)
+      else this.#complaints += `${line}\n`
     })
   }
 

@@ -3,12 +3,12 @@
 
 import type { Report } from '../../kit/report.js'
 import { Random } from '../../kit/random.js'
-import { editOf, watch } from '../edits.js'
+import { editOf, scaled, watch } from '../edits.js'
 import { withReplicas } from '../replica.js'
 import { type Way, withClient } from '../way.js'
 
-const count = 300
-const atOnce = 36
+const count = scaled(300)
+const atOnce = Math.min(count, 36)
 
 export const balance = (way: Way) => async (report: Report, folder: string) => {
   await withReplicas(3, {}, async (replicas) => {

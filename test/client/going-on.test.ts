@@ -1,0 +1,205 @@
+// The client library where servers come and go: what the application sees is one edit, to the same bits.
+// The schedulers are fake ones, whose steps are deterministic.
+
+import { writeFile } from 'node:fs/promises'
+import { type Socket, type AddressInfo, createConnection, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type ExecutionContext } from 'ava'
+import { type ClientEvent, type ConnectOptions, type EditRun, connect } from '../../src/client/client.js'
+import { nextTry } from '../../src/client/retry.js'
+import { apple, serve, startEdit } from '../support-server/start.js'
+
+const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
+const unreachable = '127.0.0.1:1'
+
+async function collect(run: EditRun, each: (event: ClientEvent) => void = () => undefined) {
+  const events: ClientEvent[] = []
+  for await (const event of run) {
+    events.push(event)
+    each(event)
+  }
+  return events
+}
+
+function clientOf(t: ExecutionContext, servers: string | string[], options: ConnectOptions = {}) {
+  const client = connect(servers, options)
+  t.teardown(() => client.close())
+  return client
+}
+
+const stepsOf = (events: readonly ClientEvent[]) =>
+  events.flatMap((event) => (event.kind === 'step' ? [event.step] : []))
+const countOf = (events: readonly ClientEvent[], kind: ClientEvent['kind']) =>
+  events.filter((event) => event.kind === kind).length
+const all = Array.from({ length: 40 }, (_, i) => i)
+
+function latentOf(events: readonly ClientEvent[]): Float32Array {
+  const last = events.at(-1)
+  if (last?.kind !== 'completed') throw new Error(`it ended with ${last?.kind ?? 'nothing'}`)
+  return last.point.latent!
+}
+
+test('of three servers one drains and one is killed: every edit is one stream of steps, to the same bits', async (t) => {
+  const [first, second, third] = [await serve(t, { allowed: 13 }), await serve(t, { allowed: 21 }), await serve(t)]
+  const whole = await collect(clientOf(t, third.address).edit(request))
+  // One after the other: edits of the first go to the second, and from there to the third.
+  const servers = [first, second, third].map(({ address }) => address)
+  const client = clientOf(t, servers, { balancing: 'pick_first' })
+  let drained = false
+  const edits = await Promise.all(
+    all.slice(0, 6).map(() =>
+      collect(client.edit(request), (event) => {
+        if (event.kind !== 'step') return
+        if (event.step === 12 && !drained) void first.server.drain()
+        drained ||= event.step === 12
+        if (event.step === 33) second.server.kill()
+      }),
+    ),
+  )
+  for (const events of edits) {
+    t.deepEqual(stepsOf(events), all, 'steps neither repeat nor skip')
+    t.deepEqual(latentOf(events), latentOf(whole))
+    t.is(countOf(events, 'accepted'), 1)
+    t.is(countOf(events, 'started'), 1)
+    t.true(countOf(events, 'resumed') >= 1)
+  }
+})
+
+test('a list of servers: each new edit goes to the one with the fewest', async (t) => {
+  const servers = [await serve(t, { allowed: 0 }), await serve(t, { allowed: 0 }), await serve(t, { allowed: 0 })]
+  const client = clientOf(
+    t,
+    servers.map(({ address }) => address),
+  )
+  const edits = Array.from({ length: 9 }, () => client.edit(request).result())
+  await Promise.all(servers.flatMap(({ peer }) => [peer.unary('GetServerInfo', {})]))
+  for (const { scheduler } of servers) scheduler.allow(40)
+  await Promise.all(edits)
+  t.deepEqual(
+    servers.map(({ scheduler }) => scheduler.edits.length),
+    [3, 3, 3],
+  )
+})
+
+test('more edits than a connection takes are all under way', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 0, options: { maxStreamsPerConnection: 64 } })
+  const client = clientOf(t, address)
+  const short = { ...request, parameters: { steps: 1 } }
+  const edits = Array.from({ length: 70 }, () => client.edit(short))
+  const accepted = edits.map(async (edit) => (await edit[Symbol.asyncIterator]().next()).value)
+  for (const event of await Promise.all(accepted)) t.is(event?.kind, 'accepted')
+  t.is(scheduler.admitted.length, 70)
+  for (const edit of edits) edit.cancel()
+  await Promise.all(edits.map((edit) => collect(edit)))
+})
+
+test('a server that is full: the next one at once, or an error that says when to come back', async (t) => {
+  const [full, free] = [await serve(t, { places: 0 }), await serve(t)]
+  const both = clientOf(t, [full.address, free.address], { balancing: 'pick_first', startMs: 60_000 })
+  t.is((await both.edit(request).result()).statistics.steps, 40)
+  const only = clientOf(t, full.address, { startMs: 1_000 })
+  await t.throwsAsync(only.edit(request).result(), { code: 'RESOURCE_EXHAUSTED' })
+  t.is((await both.edit(request).result()).statistics.steps, 40, 'the full one is not asked first again')
+})
+
+test('a token that is not known is not tried again', async (t) => {
+  const authFile = join(tmpdir(), `flexit-going-on-${process.pid}.json`)
+  await writeFile(authFile, JSON.stringify({ tokens: [{ tenant: 'a', token: 'a-token-that-is-known' }] }))
+  const { address } = await serve(t, { options: { authFile } })
+  const wrong = clientOf(t, address, { token: 'a-token-that-is-not-known', startMs: 3_600_000 })
+  t.like(await collect(wrong.edit(request)), [{ kind: 'failed', error: { status: 'UNAUTHENTICATED' } }])
+  t.is((await clientOf(t, address, { token: 'a-token-that-is-known' }).edit(request).result()).statistics.steps, 40)
+})
+
+test('a way to the server that swallows everything: the edit goes on at another', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 13 }), await serve(t)]
+  const sockets: Socket[] = []
+  let swallows = false
+  const relay = createServer((socket) => {
+    const onwards = createConnection(Number(first.address.split(':')[1]), '127.0.0.1')
+    for (const end of [socket, onwards]) sockets.push(end.on('error', () => undefined))
+    if (!swallows) socket.pipe(onwards).pipe(socket)
+  })
+  await new Promise<void>((resolve) => relay.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    relay.close()
+  })
+  const whole = await collect(clientOf(t, second.address).edit(request))
+  const servers = [`127.0.0.1:${(relay.address() as AddressInfo).port}`, second.address]
+  const client = clientOf(t, servers, { balancing: 'pick_first', keepaliveMs: 400 })
+  const events = await collect(client.edit(request), (event) => {
+    if (event.kind !== 'step' || event.step !== 12) return
+    swallows = true
+    for (const socket of sockets) socket.unpipe().pause()
+  })
+  t.deepEqual(stepsOf(events), all)
+  t.deepEqual(latentOf(events), latentOf(whole))
+})
+
+test('pings are answered, and a client that does not keep its promise loses its stream, but not its edit', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('nowhere', { ping: {} })
+  t.is((await stream.first('pong')).editId, 'nowhere')
+  stream.send('a', { start: startEdit() })
+  await stream.first('started')
+  stream.send('', { ping: { everyMs: 20 } })
+  t.is((await stream.over)?.code, 14)
+  const again = peer.edit()
+  again.send('a', { attach: {} })
+  scheduler.allow(5)
+  t.truthy(await again.first('completed'))
+  again.end()
+})
+
+test('an edit that somebody else cancels is not started again', async (t) => {
+  const { address, peer, scheduler } = await serve(t, { allowed: 5 })
+  const run = clientOf(t, address).edit({ ...request, id: 'mine' })
+  const events = await collect(run, (event) => {
+    if (event.kind === 'step' && event.step === 4) void peer.unary('CancelEdit', { editId: 'mine' })
+  })
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.is(scheduler.edits.length, 1)
+})
+
+test('a client that is closed ends its edits', async (t) => {
+  const { address } = await serve(t, { allowed: 5 })
+  const client = clientOf(t, address)
+  const events = await collect(client.edit(request), (event) => {
+    if (event.kind === 'step' && event.step === 4) client.close()
+  })
+  t.like(events.at(-1), { kind: 'failed', error: { status: 'CANCELLED' } })
+  t.throws(() => client.edit(request), { code: 'CANCELLED' })
+})
+
+test('the deadline also counts while no server can be reached', async (t) => {
+  const client = clientOf(t, unreachable, { startMs: 3_600_000 })
+  const events = await collect(client.edit({ ...request, deadlineMs: 200 }))
+  t.like(events, [{ kind: 'failed', error: { status: 'DEADLINE_EXCEEDED' } }])
+})
+
+test('weighted balancing is for the addresses of one name', (t) => {
+  const balancing = 'weighted_round_robin'
+  t.throws(() => connect([unreachable, '127.0.0.1:2'], { balancing }), { code: 'INVALID_ARGUMENT', message: /list/ })
+  t.notThrows(() => connect('ipv4:127.0.0.1:1,127.0.0.1:2', { balancing }).close())
+})
+
+test('when to try again', (t) => {
+  const patience = { startMs: 10_000, reconnectMs: 60_000 }
+  const tried = { attempt: 0, lostMs: 0, heard: true, servers: 1 }
+  t.is(nextTry(tried, undefined, patience, 1), 50)
+  t.is(nextTry(tried, undefined, patience, 0), 25, 'with jitter')
+  t.is(nextTry({ ...tried, attempt: 3 }, undefined, patience, 1), 400, 'more each time')
+  t.is(nextTry({ ...tried, attempt: 30 }, undefined, patience, 1), 5_000, 'up to a limit')
+  t.is(nextTry(tried, 2_000, patience, 0), 2_000, 'what the server asks for is respected')
+  t.is(nextTry(tried, 2_000, patience, 1), 2_500, 'with jitter')
+  t.is(nextTry({ ...tried, lostMs: 59_000 }, 2_000, patience, 0), 1_000, 'once more before the end')
+  t.is(nextTry({ ...tried, lostMs: 60_000 }, undefined, patience), undefined)
+  t.is(nextTry({ ...tried, heard: false }, 11_000, patience), undefined, 'longer than there is patience')
+  t.is(nextTry({ ...tried, heard: false, lostMs: 10_000 }, undefined, patience), undefined)
+  const once = { startMs: 0, reconnectMs: 0 }
+  t.is(nextTry({ ...tried, heard: false, servers: 2 }, 11_000, once, 1), 50, 'each server is asked once')
+  t.is(nextTry({ ...tried, heard: false, servers: 2, attempt: 1 }, undefined, once), undefined)
+})
