@@ -40,6 +40,11 @@ export interface LogLine {
   readonly outcome?: string
 }
 
+/** Of an edit over all its starts, whose number the client library adds to its id. */
+export function nameOf({ editId = '' }: LogLine): string {
+  return editId.replace(/:\d+$/, '')
+}
+
 export class Replica {
   readonly address: string
   /** What it logged, over all its lives. */

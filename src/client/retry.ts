@@ -37,5 +37,5 @@ export function nextTry(
   const backoffMs = Math.min(leastMs * 2 ** attempt, mostMs) * (0.5 + random / 2)
   if (retryAfterMs === undefined || unasked) return Math.min(backoffMs, Math.max(leftMs, leastMs))
   if (!heard && retryAfterMs > leftMs) return undefined
-  return Math.min(retryAfterMs * (1 + random / 4), leftMs)
+  return Math.min(Math.max(retryAfterMs * (1 + random / 4), backoffMs), leftMs)
 }

@@ -30,8 +30,10 @@ export interface DeskSetup {
 
 const idPattern = /^[\w.:-]{1,128}$/
 
-/** How long a client is to wait where nothing tells how long it takes: before it turns to another server, or stream. */
+/** How long a client is to wait where nothing tells how long it takes: before it turns to another stream, or server. */
 const retryAfterMs = 1000
+/** Behind a load balancer the next try is likely with another one. */
+const goingAwayRetryMs = 250
 
 export class EditDesk {
   readonly registry: Registry
@@ -74,7 +76,8 @@ export class EditDesk {
     const { scheduler, packs, tenants, options, metrics, logger, tracing } = this.#setup
     const trace = tracing?.edit(id, tenant, metadata)
     try {
-      if (this.#draining) throw draining()
+      if (this.#draining)
+        throw goingAway('the server is going away and takes no new edits', 'Try again on another server.')
       const { plan: asked, load } = planStart(request, packs, options)
       const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
       const { priority, bytes, steps, underWayMs, deadlineMs } = plan
@@ -161,11 +164,7 @@ function refusalReason(error: unknown): string {
   return error instanceof FlexitError ? error.code.toLowerCase() : 'internal'
 }
 
-function draining(): WireError {
-  return new WireError({
-    code: 'UNAVAILABLE',
-    message: 'the server is going away and takes no new edits',
-    cure: 'Try again on another server.',
-    retryAfterMs,
-  })
+/** An error that is told with a new edit, where others that are under way may still end. */
+export function goingAway(message: string, cure: string): WireError {
+  return new WireError({ code: 'UNAVAILABLE', message, cure, retryAfterMs: goingAwayRetryMs })
 }

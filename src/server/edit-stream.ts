@@ -5,7 +5,8 @@ import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
-import type { EditDesk } from './edit-desk.js'
+import { isConnectionEnding } from './connection.js'
+import { type EditDesk, goingAway } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
 import { noSuchEdit } from './registry.js'
@@ -33,6 +34,9 @@ class EditStream {
   /** Within this the client wanted to send its next command; 0: it promised nothing. */
   #promisedMs = 0
   #silence: NodeJS.Timeout | undefined
+  #connection: NodeJS.Timeout | undefined
+  /** Its edits were handed back, to go on on another connection. */
+  #leaving = false
 
   constructor(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
     this.#call = call
@@ -45,6 +49,7 @@ class EditStream {
   async serve(): Promise<void> {
     void this.#writer.closed.then(() => this.#close())
     const stopListening = this.#desk.onDraining(() => this.#endIfDone())
+    this.#watchConnection()
     void this.#read()
     await this.#writer.closed
     stopListening()
@@ -102,6 +107,8 @@ class EditStream {
   async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
     const name = this.#desk.newId(this.#tenant, id)
     try {
+      if (this.#leaving)
+        throw goingAway('the connection has reached its age and takes no new edits', 'Open a new stream.')
       this.#desk.checkRoom(this.#tenant, name, this.#edits.size)
       this.#adopt(this.#desk.start(this.#tenant, name, start, this.#call.metadata), 0)
     } catch (error) {
@@ -142,7 +149,25 @@ class EditStream {
 
   /** When nothing can come any more. */
   #endIfDone(): void {
-    if (this.#edits.size === 0 && (this.#halfClosed || this.#desk.draining)) this.#writer.end()
+    if (this.#edits.size === 0 && (this.#halfClosed || this.#leaving || this.#desk.draining)) this.#writer.end()
+  }
+
+  /** Within its grace, edits of a connection that is to end are handed back: to go on elsewhere, without a step lost. */
+  #watchConnection(): void {
+    const { maxConnectionAgeMs, maxConnectionAgeGraceMs: graceMs } = this.#options
+    if (maxConnectionAgeMs === 0) return
+    const leave = () => {
+      this.#leaving = true
+      for (const { session } of this.#edits.values()) void session.handBack()
+      this.#endIfDone()
+    }
+    const look = () => {
+      if (!isConnectionEnding(this.#call)) return
+      clearInterval(this.#connection)
+      // Edits may end by themselves; what is left goes not all at once, and before the end.
+      this.#connection = setTimeout(leave, graceMs * (0.4 + 0.3 * Math.random())).unref()
+    }
+    this.#connection = setInterval(look, Math.min(graceMs / 10, 1000)).unref()
   }
 
   #watchIdleness(): void {
@@ -171,6 +196,7 @@ class EditStream {
   #close(): void {
     clearTimeout(this.#idle)
     clearTimeout(this.#silence)
+    clearTimeout(this.#connection)
     for (const { session, sink } of this.#edits.values()) session.detach(sink)
     this.#edits.clear()
   }

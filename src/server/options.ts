@@ -85,7 +85,9 @@ export const serverOptionsSchema = z.strictObject({
     .default(30_000)
     .describe('connections are probed when nothing was heard for so long'),
   maxConnectionAgeMs: milliseconds.default(0).describe('connections are ended after this, to spread load; 0: never'),
-  maxConnectionAgeGraceMs: milliseconds.default(60_000).describe('time for the calls of a connection that is ended'),
+  maxConnectionAgeGraceMs: milliseconds
+    .default(60_000)
+    .describe('time for the calls of a connection that is ended; edits that it leaves unfinished are handed back'),
 })
 
 export type ServerOptions = z.infer<typeof serverOptionsSchema>

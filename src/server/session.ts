@@ -63,6 +63,7 @@ export class Session {
   #startedMs: number | undefined
   #steppedMs: number | undefined
   #cancelled = false
+  #handingBack = false
   #stepsTaken = 0
   #previewed = false
   /** Set when the deadline has passed. */
@@ -129,6 +130,14 @@ export class Session {
     if (this.#ending) return
     this.#cancelled = true
     this.#running?.cancel()
+  }
+
+  /** End at the next step, with the state to go on from elsewhere. */
+  async handBack(): Promise<void> {
+    const edit = await this.#submitted
+    if (edit === undefined || this.#ending) return
+    this.#handingBack = true
+    edit.cancel()
   }
 
   async accept(step?: number): Promise<void> {
@@ -304,17 +313,20 @@ export class Session {
         return ['EDIT_STATUS_COMPLETED', { completed }]
       }
       case 'cancelled':
-        return this.#cancellation(state)
+        return this.#handingBack && !this.#cancelled ? this.#handedBack(state) : this.#cancellation(state)
       case 'failed':
         return this.#failure(outcome.error, state)
-      case 'handed-back': {
-        const image = await encodePicture(state.picture, { format: 'png' })
-        const { source: sourceText, target: targetText } = state
-        const parameters = encodeParameters(state.parameters)
-        const handedBack = { image, sourceText, targetText, parameters, resumePoint: this.#point(state, true) }
-        return ['EDIT_STATUS_HANDED_BACK', { handedBack: { state: handedBack } }]
-      }
+      case 'handed-back':
+        return this.#handedBack(state)
     }
+  }
+
+  async #handedBack(state: EditState): Promise<Ending> {
+    const image = await encodePicture(state.picture, { format: 'png' })
+    const { source: sourceText, target: targetText } = state
+    const parameters = encodeParameters(state.parameters)
+    const handedBack = { image, sourceText, targetText, parameters, resumePoint: this.#point(state, true) }
+    return ['EDIT_STATUS_HANDED_BACK', { handedBack: { state: handedBack } }]
   }
 
   #cancellation(state?: EditState): Ending {

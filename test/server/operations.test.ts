@@ -117,7 +117,7 @@ test('a drain ends with the last edit, though a watcher of health stays', async 
   const drained = server.drain()
   stream.send('b', { start: startEdit() })
   const refusal = fromStatus((await stream.first('failed', ({ editId }) => editId === 'b')).failed.status!)
-  t.like(refusal, { status: 'UNAVAILABLE', retryAfterMs: 1000 })
+  t.like(refusal, { status: 'UNAVAILABLE', retryAfterMs: 250 })
   scheduler.allow(10)
   await stream.first('completed', ({ editId }) => editId === 'a')
   t.is(await stream.over, undefined)
@@ -141,6 +141,16 @@ test('a drain ends in time also where edits do not', async (t) => {
   await server.drain()
   t.truthy(await stream.over)
   t.deepEqual([0, 8_000, 12_000, 20_000, 10 ** 6].map(farewellMs), [2_000, 2_000, 3_000, 5_000, 5_000])
+})
+
+test('edits of a connection that has reached its age are handed back', async (t) => {
+  const options = { maxConnectionAgeMs: 100, maxConnectionAgeGraceMs: 5_000 }
+  const { peer } = await serve(t, { allowed: 1, options })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  const { handedBack } = await stream.first('handedBack')
+  t.is(handedBack.state?.resumePoint?.step, 1)
+  t.is(await stream.over, undefined)
 })
 
 test('calls of a connection are limited, and silent connections are probed', async (t) => {

@@ -49,14 +49,16 @@ test('an edit has the pack that it names, that of its state, or the first', asyn
   stream.send('unknown', { start: startEdit({ pack: 'nope' }) })
   stream.end()
   await stream.over
-  t.deepEqual(
-    scheduler.edits.map(({ state }) => [state.pack, state.parameters.views]),
-    [
-      [pack.digest, 3],
-      [other.digest, 0],
-      [other.digest, 0],
-    ],
-  )
+  // Which of them is set up first is nobody's business.
+  const views = scheduler.edits.map(({ state }) => [
+    state.pack === pack.digest ? 'tiny' : 'other',
+    state.parameters.views,
+  ])
+  t.deepEqual(views.sort(), [
+    ['other', 0],
+    ['other', 0],
+    ['tiny', 3],
+  ])
   const failure = (id: string) => fromStatus(stream.all.find(({ editId }) => editId === id)!.failed!.status!)
   t.like(failure('contradicted'), { status: 'INVALID_ARGUMENT', field: 'resume_from.pack_digest' })
   t.like(failure('unknown'), { status: 'NOT_FOUND', field: 'pack', resource: { type: 'pack', name: 'nope' } })

@@ -6,12 +6,14 @@ import { execFile } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { Report } from '../../kit/report.js'
-import { compare, mixed, pair, reportGaps, undisturbed, watchAll } from '../edits.js'
-import { type Place, Replica, running } from '../replica.js'
+import { compare, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
+import { type LogLine, type Place, Replica, nameOf, running } from '../replica.js'
 import { type Way, withClient } from '../way.js'
 
 const keepaliveMs = 2_000
 const graceMs = 3_000
+/** Until nothing runs on the cut-off side: three keepalives, a step under way, and the grace. */
+const stopMs = 4 * keepaliveMs + graceMs
 const run = promisify(execFile)
 const ip = (...args: string[]) => run('ip', args)
 
@@ -78,39 +80,44 @@ async function measure(report: Report, folder: string, way: Way, replicas: Repli
   const alone = await undisturbed(replicas, requests)
   const [lost, ...others] = replicas
   await withClient(way, replicas, folder, { keepaliveMs }, async (client) => {
-    const watched = watchAll(client, requests)
-    await sleep(3_000)
-    const running = (await lost!.metrics()).sum('flexit_edits')
-    const cutMs = Date.now()
-    await island.cut()
-    const disturbed = await watched
-    const logged = (replica: Replica, msg: string) =>
-      replica.log.filter((line) => line.time >= cutMs && line.msg === msg)
-    const accepted = others.flatMap((replica) => logged(replica, 'edit accepted').map(({ time }) => time - cutMs))
-    const stopped = logged(lost!, 'edit ended').map(({ time }) => time - cutMs)
-    report.figure('edits on the replica when it was cut off', running, '', { atLeast: 1 })
-    report.figure('accepted elsewhere afterwards', accepted.length, '', { atLeast: running })
-    report.figure('the first of them, after the cut', Math.min(...accepted), 'ms', { atMost: 2 * keepaliveMs })
-    report.figure('the last of them, after the cut', Math.max(...accepted), 'ms', { atMost: 3 * keepaliveMs })
-    const pairs = pair(disturbed, alone)
+    const pairs = await watchDuring(client, requests, alone, async () => {
+      await sleep(3_000)
+      const cutMs = Date.now()
+      await island.cut()
+      await sleep(stopMs + 1_000)
+      report.note('while it is cut off:')
+      reportCut(report, lost!, others, cutMs)
+      const healMs = performance.now()
+      await island.heal()
+      while ((await lost!.health()) !== 'SERVING') await sleep(50)
+      report.figure('from healing to an answer', performance.now() - healMs, 'ms')
+      await sleep(3_000)
+      const again = lost!.log.filter(({ time, msg }) => msg === 'edit accepted' && time > Date.now() - 3_000)
+      report.figure('edits that it is given again in 3 s', again.length, '', { atLeast: 1 })
+    })
     compare(report, pairs)
     reportGaps(report, pairs)
-    await sleep(Math.max(0, cutMs + 4 * keepaliveMs + graceMs - Date.now()))
-    const last = Math.max(...logged(lost!, 'edit ended').map(({ time }) => time - cutMs))
-    report.figure(
-      'edits that ended on the cut-off side',
-      Math.max(stopped.length, logged(lost!, 'edit ended').length),
-      '',
-      {
-        atLeast: running,
-      },
-    )
-    report.figure('the last of them, after the cut', last, 'ms', { atMost: 4 * keepaliveMs + graceMs })
-    const healMs = performance.now()
-    await island.heal()
-    while ((await lost!.health()) !== 'SERVING') await sleep(50)
-    report.figure('from healing to an answer', performance.now() - healMs, 'ms')
-    const again = await watchAll(client, requests.slice(0, 12))
-    compare(report, pair(again, alone))
   })
+}
+
+/** What became of the edits that a replica had when it was cut off. */
+function reportCut(report: Report, lost: Replica, others: readonly Replica[], cutMs: number): void {
+  const had = new Set<string>()
+  for (const line of lost.log) {
+    if (line.msg === 'edit accepted' && line.time < cutMs) had.add(nameOf(line))
+    if (line.msg === 'edit ended' && line.time < cutMs) had.delete(nameOf(line))
+  }
+  const after = (log: readonly LogLine[], msg: string) =>
+    log.flatMap((line) => (line.msg === msg && line.time >= cutMs && had.has(nameOf(line)) ? [line.time - cutMs] : []))
+  const elsewhere = after(
+    others.flatMap((replica) => replica.log),
+    'edit accepted',
+  )
+  const stopped = after(lost.log, 'edit ended')
+  report.figure('edits that it had', had.size, '', { atLeast: 1 })
+  report.figure('of these, accepted elsewhere', elsewhere.length, '', { atLeast: had.size })
+  report.figure('the first of them, after the cut', Math.min(...elsewhere), 'ms', { atMost: 2 * keepaliveMs })
+  report.figure('the last of them, after the cut', Math.max(...elsewhere), 'ms', { atMost: 3 * keepaliveMs })
+  report.figure('edits that ended on the cut-off side', stopped.length, '', { exactly: had.size })
+  report.figure('the last of them, after the cut', Math.max(...stopped), 'ms', { atMost: stopMs })
 }

@@ -1,12 +1,12 @@
 // A rolling restart: three replicas, each drained and started again before the next, while 100 edits are under way, each of
 // which begins again when it ends. None may fail or lose a step, all end with the bits of undisturbed runs, and none is
-// without a replica for longer than the drain time. How long a step is waited for depends on how many edits wait.
+// without a replica, or waits for a step, for longer than the drain time.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Report } from '../../kit/report.js'
 import { summarise } from '../../kit/statistics.js'
 import { compare, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
-import { type LogLine, type Replica, withReplicas } from '../replica.js'
+import { type Replica, nameOf, withReplicas } from '../replica.js'
 import { type Way, withClient } from '../way.js'
 
 const drainMs = 4_000
@@ -27,7 +27,7 @@ export const rolling = (way: Way) => async (report: Report, folder: string) => {
       })
       compare(report, pairs)
       reportMoves(report, replicas)
-      reportGaps(report, pairs)
+      reportGaps(report, pairs, drainMs)
     })
   })
 }
@@ -35,8 +35,6 @@ export const rolling = (way: Way) => async (report: Report, folder: string) => {
 /** From the log of one replica, where an edit was handed back, to that of another, where it was accepted. */
 function reportMoves(report: Report, replicas: readonly Replica[]): void {
   const log = replicas.flatMap((replica) => replica.log).sort((a, b) => a.time - b.time)
-  // The client library adds the number of the start.
-  const nameOf = ({ editId = '' }: LogLine) => editId.replace(/:\d+$/, '')
   const leftAt = new Map<string, number>()
   const moves: number[] = []
   for (const line of log) {
