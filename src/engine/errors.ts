@@ -77,3 +77,13 @@ export function fileError(error: unknown, path: string, doing: string): FlexitEr
       return because(error instanceof Error ? error.message : String(error), 'INTERNAL', 'See the cause.')
   }
 }
+
+/** The beginning of a name that was not made here. */
+export function clipped(name: string): string {
+  return name.length > 120 ? `${name.slice(0, 120)}…` : name
+}
+
+/** A name that was not made here, made fit for a message: clipped, in quotes, without control characters. */
+export function quoted(name: string): string {
+  return JSON.stringify(clipped(name)).replace(/[\x7f-\x9f]/g, '?')
+}

@@ -1,6 +1,7 @@
 // Sessions on ONNX Runtime: the only file that imports it. https://onnxruntime.ai/docs/api/js/
 // `run` and `create` block their thread although they return promises (onnxruntime issues 19611 and 26968).
 
+import './no-telemetry.js'
 import * as ort from 'onnxruntime-node'
 import { FlexitError, invalidArgument } from './errors.js'
 

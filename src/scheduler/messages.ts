@@ -23,7 +23,11 @@ export interface WorkerData extends WorkerSetup {
 
 export type Task =
   /** Open the packs and make the sessions of their default parameters ready. */
-  { readonly kind: 'open' } | { readonly kind: 'run'; readonly batch: DeviceBatch } | { readonly kind: 'close' }
+  | { readonly kind: 'open' }
+  | { readonly kind: 'run'; readonly batch: DeviceBatch }
+  /** Nothing: to have a look at the kill switch. */
+  | { readonly kind: 'wake' }
+  | { readonly kind: 'close' }
 
 export type Reply =
   | { readonly kind: 'ready' }

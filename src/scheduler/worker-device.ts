@@ -77,12 +77,13 @@ export class WorkerDevice implements StepDevice {
   }
 
   /**
-   * End the thread as a crash would: what it is doing is lost, and it is replaced. A thread at work ends where it next
-   * runs JavaScript. For tests and benchmarks.
+   * End the thread as a crash would: what it is doing is lost, and it is replaced. It ends itself where it next runs
+   * JavaScript, and is never ended from outside (see `obeyKillSwitch`). For tests and benchmarks.
    */
   async kill(): Promise<void> {
-    if (this.#watchdog === undefined) await Promise.all(this.#pool.threads.map((thread) => thread.terminate()))
-    else Atomics.store(this.#setup.killSwitch, 0, 1)
+    Atomics.store(this.#setup.killSwitch, 0, 1)
+    // Where the thread is idle this is what is lost with it; else the next thread does it.
+    await this.#pool.run({ kind: 'wake' }).catch(() => undefined)
   }
 
   /** Free the sessions and end the thread; a batch under way is waited for. */

@@ -31,6 +31,7 @@ let disturbed = false
 /** The thread's only entry. */
 export async function handle(task: Task): Promise<Reply> {
   obeyKillSwitch()
+  if (task.kind === 'wake') return { kind: 'ready' }
   try {
     const engines = await (opening ??= open())
     switch (task.kind) {

@@ -2,6 +2,7 @@
 // An id belongs to a tenant; tenants do not see each other's edits.
 
 import { LRUCache } from 'lru-cache'
+import { clipped, quoted } from '../engine/errors.js'
 import { WireError } from '../proto/status.js'
 import type { Session } from './session.js'
 
@@ -65,9 +66,9 @@ export class Registry {
 export function noSuchEdit(id: string): WireError {
   return new WireError({
     code: 'NOT_FOUND',
-    message: `there is no edit "${id}"`,
+    message: `there is no edit ${quoted(id)}`,
     cure: 'Check its id; ended edits are remembered for a while only.',
-    resource: { type: 'edit', name: id },
+    resource: { type: 'edit', name: clipped(id) },
   })
 }
 

@@ -3,7 +3,7 @@
 
 import type { EditState } from '../engine/edit.js'
 import type { PictureFormat } from '../engine/encode.js'
-import { invalidArgument } from '../engine/errors.js'
+import { clipped, invalidArgument, quoted } from '../engine/errors.js'
 import type { Pack } from '../engine/pack/pack.js'
 import { type EditParameters, checkText, resolveParameters } from '../engine/parameters.js'
 import { readPicture } from '../engine/picture.js'
@@ -143,15 +143,19 @@ function choosePack({ pack: name = '', resumeFrom }: StartEdit, packs: readonly 
   if (found !== undefined) return found
   throw new WireError({
     code: 'NOT_FOUND',
-    message: `the pack "${name}" is not served here`,
+    message: `the pack ${quoted(name)} is not served here`,
     cure: `Use ${packs.map(({ manifest }) => manifest.name).join(' or ')}, or leave it out.`,
     field: 'pack',
-    resource: { type: 'pack', name },
+    resource: { type: 'pack', name: clipped(name) },
   })
 }
 
 function checkLength(text: string, field: 'source' | 'target', { maxTextLength }: ServerOptions): void {
   checkText(text, field)
+  if (text.includes('\ufffd')) {
+    // What a decoder makes of bytes that are no UTF-8: protobuf's strings have to be.
+    throw invalidArgument(field, `the ${field} text has bytes that are no UTF-8`, 'Send it as UTF-8.')
+  }
   if (text.length <= maxTextLength) return
   const message = `the ${field} text has ${text.length} characters, at most ${maxTextLength} are taken`
   throw invalidArgument(field, message, 'Shorten it: CLIP reads a sentence or two.')

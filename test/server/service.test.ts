@@ -268,7 +268,19 @@ test('random bytes and messages that are too large end their call and nothing el
       resolve,
     ),
   )
-  t.is(error?.code, codes.NOT_FOUND, 'text that is not UTF-8')
+  t.is(error?.code, codes.NOT_FOUND, 'an id that is not UTF-8')
+  const odd = peer.edit()
+  odd.send('a', { start: startEdit({ image: Buffer.alloc(9), targetText: 'a ca\ufffd' }) })
+  odd.send('b'.repeat(100_000), { cancel: {} })
+  const failure = fromStatus((await odd.first('failed')).failed.status!)
+  t.like(failure, {
+    status: 'INVALID_ARGUMENT',
+    field: 'target',
+    message: 'the target text has bytes that are no UTF-8',
+  })
+  const rejection = (await odd.first('rejected')).rejected.status!
+  t.true(fromStatus(rejection).message.length < 200 && rejection.details.length < 2, rejection.message)
+  odd.cancel()
   t.is(scheduler.edits.length, 0)
   t.is((await peer.unary<ServerInfo>('GetServerInfo', {})).version, '1.2.3')
 })

@@ -109,8 +109,3 @@ function truncated(path: string, how: string): FlexitError {
 export function damaged(path: string, why: string, cure = 'Download or export the file again.', cause?: unknown) {
   return new FlexitError({ code: 'DATA_LOSS', message: `${path}: ${why}`, cure, cause })
 }
-
-/** A name out of a file, made fit for a message: bounded, in quotes, without control characters. */
-export function quoted(name: string): string {
-  return JSON.stringify(name.length > 120 ? `${name.slice(0, 120)}…` : name).replace(/[\x7f-\x9f]/g, '?')
-}

@@ -1,7 +1,8 @@
 // Reads Python pickles without running them: only names that the caller lists can be called, and they are our functions.
 // Follows CPython's Lib/pickletools.py, protocols 0 to 5 as far as PyTorch's savers write them.
 
-import { damaged, quoted } from './byte-source.js'
+import { quoted } from '../errors.js'
+import { damaged } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { PickleInput } from './pickle-input.js'
 

@@ -1,7 +1,8 @@
 // Reads PyTorch checkpoints without running what they pickle: zip archives, the older plain pickles, and TorchScript.
 // Follows torch/serialization.py (_load, _legacy_load), torch/_utils.py, torch/csrc/jit/serialization/pickler.cpp.
 
-import { bytesOf, damaged, openBytes, quoted, readBytes } from './byte-source.js'
+import { quoted } from '../errors.js'
+import { bytesOf, damaged, openBytes, readBytes } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { MAX_PICKLE_BYTES } from './pickle-input.js'
 import { PickleObject, unpickle } from './pickle.js'

@@ -1,8 +1,8 @@
 // Reads and writes safetensors: a JSON header with every tensor's type, shape and place, then the bare values.
 // Follows https://github.com/huggingface/safetensors (README, "Format"), with the checks of its reference reader.
 
-import { invalidArgument } from '../errors.js'
-import { bytesOf, damaged, openBytes, quoted, readBytes } from './byte-source.js'
+import { invalidArgument, quoted } from '../errors.js'
+import { bytesOf, damaged, openBytes, readBytes } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { elementBytes, elementCount, readValues, tensorInfo } from './tensor-bytes.js'
 import type { StorageType, TensorInfo, TensorSource } from './tensor-source.js'

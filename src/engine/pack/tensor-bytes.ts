@@ -1,8 +1,8 @@
 // Values of tensors as they lie in files, and the checks that all weight files share.
 // Little-endian, row-major, as safetensors and PyTorch write them; so are all machines that ONNX Runtime runs on.
 
-import { FlexitError } from '../errors.js'
-import { allocate, quoted } from './byte-source.js'
+import { FlexitError, quoted } from '../errors.js'
+import { allocate } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { decodeBF16, decodeF16 } from './float16.js'
 import type { StorageType, TensorInfo } from './tensor-source.js'

@@ -1,7 +1,8 @@
 // The allow-list: every name that a PyTorch checkpoint may pickle, and the harmless thing that stands for it.
 // Follows torch/_weights_only_unpickler.py and torch/_utils.py; the inert classes are those of Lightning's checkpoints.
 
-import { damaged, quoted } from './byte-source.js'
+import { quoted } from '../errors.js'
+import { damaged } from './byte-source.js'
 import { PickleGlobal, PickleObject } from './pickle.js'
 import type { PickleRules } from './pickle.js'
 import { elementBytes } from './tensor-bytes.js'

@@ -3,8 +3,8 @@
 
 import { RandomAccessReader, fromRandomAccessReaderPromise } from 'yauzl'
 import type { Entry } from 'yauzl'
-import { FlexitError } from '../errors.js'
-import { damaged, quoted } from './byte-source.js'
+import { FlexitError, quoted } from '../errors.js'
+import { damaged } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 
 export interface ZipEntry {
