@@ -55,14 +55,14 @@ export async function run(report: Report, progress: Progress): Promise<void> {
       return (on) => readSlowly(on, client, wish, (event) => (largestBytes = Math.max(largestBytes, eventBytes(event))))
     }
     const begins: Record<'read' | 'slow' | 'none' | 'held', Begin> = {
-      read: readFast,
+      read: readFast({}),
       slow: slow(wishes),
       none: () => Promise.resolve(() => undefined),
       held: slow(losslessWishes),
     }
     const phases: Record<keyof typeof begins, Phase[]> = { read: [], slow: [], none: [], held: [] }
-    // The batch limit is found while the first edits run.
-    await phase(server, client, readFast)
+    // The batch limit is found while the first edits run, and what pictures take to be made is taken.
+    await phase(server, client, readFast(wishes))
     const before = await server.metrics()
     for (let round = 0; round < rounds; round++) {
       for (const name of ['read', 'slow', 'none', 'held'] as const) {
@@ -131,18 +131,22 @@ async function phase(server: ServerProcess, client: FlexitClient, begin: Begin):
   return { stepMs: (times.at(-1)! - times[0]!) / (times.length - 1), bufferedBytes, residentBytes }
 }
 
-/** As many edits, which ask for no pictures and are read at once. */
-function readFast(_: ServerProcess, client: FlexitClient): Promise<() => void> {
-  const edits = Array.from({ length: readers }, (_, i) => client.edit(request(i + 1, { ...cheap, steps })))
-  const read = async (edit: EditRun) => {
-    for await (const event of edit) if (event.kind === 'failed') throw event.error
+/** As many edits, which are read at once. */
+const readFast =
+  (wish: Partial<ClientEditRequest>): Begin =>
+  (_, client) => {
+    const edits = Array.from({ length: readers }, (_, i) => {
+      return client.edit({ ...request(i + 1, { ...cheap, steps }), ...wish })
+    })
+    const read = async (edit: EditRun) => {
+      for await (const event of edit) if (event.kind === 'failed') throw event.error
+    }
+    const reading = Promise.all(edits.map(read))
+    return Promise.resolve(() => {
+      for (const edit of edits) edit.cancel()
+      void reading
+    })
   }
-  const reading = Promise.all(edits.map(read))
-  return Promise.resolve(() => {
-    for (const edit of edits) edit.cancel()
-    void reading
-  })
-}
 
 /** Resolves when all of them have begun and gone bad. */
 async function readSlowly(

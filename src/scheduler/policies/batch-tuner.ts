@@ -123,11 +123,11 @@ export class BatchTuner {
     const ratio = (2 * small.bestMs) / large.bestMs
     const isClear = Math.abs(Math.log(ratio / this.#gain)) > Math.log(clear)
     if (steps < manySteps && !isClear) return
-    const why = `a batch of ${larger} has ${ratio.toFixed(2)} times the throughput of one of ${smaller}`
+    this.#why = `a batch of ${larger} has ${ratio.toFixed(2)} times the throughput of one of ${smaller}`
     const before = this.#limit
     this.#limit = ratio >= this.#gain ? larger : smaller
     if (this.#limit === larger && larger > before) this.#compare(2 * larger)
-    else this.#settle(why)
+    else this.#settle()
   }
 
   /** Compare the limit with twice it, and the next time with half of it. */
@@ -140,7 +140,7 @@ export class BatchTuner {
     if (larger > 1) this.#compare(larger)
   }
 
-  #settle(why: string): void {
+  #settle(why = this.#why): void {
     this.#larger = undefined
     this.#fullBatches = 0
     this.#why = why
