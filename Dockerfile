@@ -37,7 +37,7 @@ FROM ${NODE_IMAGE} AS cpu
 COPY --from=packages /app /app
 COPY --from=app /app /app
 RUN install -d -o 10001 -g 10001 /var/cache/flexit /var/lib/flexit
-ENV NODE_ENV=production ORT_DISABLE_TELEMETRY=1 \
+ENV NODE_ENV=production \
   FLEXIT_HOST=0.0.0.0 XDG_CACHE_HOME=/var/cache XDG_DATA_HOME=/var/lib
 WORKDIR /app
 USER 10001:10001
@@ -53,7 +53,7 @@ COPY --from=node /usr/local/bin/node /usr/local/bin/node
 COPY --from=cuda-packages /app /app
 COPY --from=app /app /app
 RUN install -d -o 10001 -g 10001 /var/cache/flexit /var/lib/flexit
-ENV NODE_ENV=production ORT_DISABLE_TELEMETRY=1 \
+ENV NODE_ENV=production \
   FLEXIT_HOST=0.0.0.0 XDG_CACHE_HOME=/var/cache XDG_DATA_HOME=/var/lib
 ENV FLEXIT_DEVICE=cuda:0
 WORKDIR /app
