@@ -10,7 +10,7 @@ import { serveHere } from '../kit/server.js'
 import { median } from '../kit/statistics.js'
 
 const edits = 8
-const steps = 40
+const steps = 60
 const rounds = 6
 
 export async function run(report: Report): Promise<void> {

@@ -1,5 +1,5 @@
 // 2,000 short edits, each over a connection of its own, on a server whose process is watched: memory, handles, threads.
-// What grows shows as a slope over the second half, when caches and the heap have their size.
+// As many go before them: until then caches, the heap and what the allocator keeps grow to their size.
 
 import { connect } from '../../src/client/client.js'
 import type { Progress } from '../../src/cli/progress.js'
@@ -8,9 +8,10 @@ import type { Report } from '../kit/report.js'
 import { type ServerProcess, withServerProcess } from '../kit/server.js'
 import { slope } from '../kit/statistics.js'
 
-const edits = 2000
+const warmUp = 2000
+const edits = warmUp + 2000
 const atOnce = 4
-const sampleEvery = 50
+const sampleEvery = 100
 
 interface Sample {
   readonly edits: number
@@ -35,10 +36,12 @@ export async function run(report: Report, progress: Progress): Promise<void> {
     }
     await Promise.all(Array.from({ length: atOnce }, worker))
     progress.end()
-    const late = samples.filter((one) => one.edits >= edits / 2)
+    const late = samples.filter((one) => one.edits >= warmUp)
     const grown = (what: string, of: (one: Sample) => number, unit: string, most: number) => {
       const { slope: each, error } = slope(late.map((one) => ({ x: one.edits / 1000, y: of(one) })))
-      report.note(`${what}: ${of(samples[0]!)} at first, ${of(late[0]!)} half-way, ${of(late.at(-1)!)} at the end`)
+      report.note(
+        `${what}: ${of(samples[0]!)} at first, ${of(late[0]!)} after the first ones, ${of(late.at(-1)!)} at the end`,
+      )
       report.figure(`${what}, growth in 1,000 edits (± ${error.toPrecision(2)})`, each, unit, {
         atMost: most + 2 * error,
       })
