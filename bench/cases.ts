@@ -22,13 +22,13 @@ export const benchCases: readonly BenchCase[] = [
   {
     name: 'overhead',
     shows: 'steps per second through the server, of the bare engine',
-    seconds: 90,
+    seconds: 150,
     load: () => import('./cases/overhead.js'),
   },
   {
     name: 'batching',
     shows: 'steps per second with batching, of those without; which limit was chosen, and why',
-    seconds: 90,
+    seconds: 180,
     load: () => import('./cases/batching.js'),
   },
   {
@@ -64,13 +64,13 @@ export const benchCases: readonly BenchCase[] = [
   {
     name: 'hostile',
     shows: 'thousands of malformed and malicious requests: a status for each, no crash, no effect on others',
-    seconds: 60,
+    seconds: 200,
     load: () => import('./cases/hostile.js'),
   },
   {
     name: 'soak',
     shows: '2,000 short edits with a connection each: growth of memory, handles and threads',
-    seconds: 120,
+    seconds: 250,
     load: () => import('./cases/soak.js'),
   },
   {
