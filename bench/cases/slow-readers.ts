@@ -109,7 +109,8 @@ export async function run(report: Report, progress: Progress): Promise<void> {
 
 async function phase(server: ServerProcess, client: FlexitClient, begin: Begin): Promise<Phase> {
   const end = await begin(server, client)
-  const witness = client.edit(request(0, { ...cheap, steps }))
+  // Else those that came before it would end first, where not all fit into a batch.
+  const witness = client.edit({ ...request(0, { ...cheap, steps }), priority: 'interactive' })
   const times: number[] = []
   const from = performance.now() + settleMs
   let [bufferedBytes, residentBytes] = [0, 0]
