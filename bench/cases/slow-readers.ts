@@ -9,6 +9,7 @@ import type { EditEvent } from '../../src/proto/messages.js'
 import { eventBytes } from '../../src/server/outbox.js'
 import { cheap, request } from '../kit/edits.js'
 import { type Illness, Relay } from '../kit/relay.js'
+import type { Metrics } from '../kit/metrics.js'
 import type { Report } from '../kit/report.js'
 import { type ServerProcess, withServerProcess } from '../kit/server.js'
 import { median } from '../kit/statistics.js'
@@ -43,6 +44,8 @@ interface Phase {
   /** Between two steps of the edit beside them, on the mean. */
   readonly stepMs: number
   readonly bufferedBytes: number
+  /** Held by the heap of JavaScript and by its buffers. */
+  readonly heldBytes: number
   readonly residentBytes: number
 }
 
@@ -83,8 +86,7 @@ export async function run(report: Report, progress: Progress): Promise<void> {
       mebibytes(Math.max(...phases[name].map(of)))
     // The window, the event that passes it, the newest one, and of all others that they happened.
     const bound = mebibytes(readers * (windowBytes + 2 * largestBytes + steps * bareBytes))
-    const resident = bound + mebibytes(readers * (transportBytes + largestBytes) + heapBytes)
-    const firstMebibytes = mebibytes(before.sum('process_resident_memory_bytes'))
+    const held = bound + mebibytes(readers * (transportBytes + largestBytes) + heapBytes)
     for (const name of ['slow', 'held'] as const) {
       const words = name === 'slow' ? 'slow readers' : 'lossless latents not read'
       report.figure(
@@ -93,8 +95,21 @@ export async function run(report: Report, progress: Progress): Promise<void> {
         'MiB',
         { atMost: bound },
       )
-      const grown = most((one) => one.residentBytes, name) - firstMebibytes
-      report.figure(`${words}: growth of the process`, grown, 'MiB', { atMost: resident })
+      const grown = (of: (phase: Phase) => number, first: number) => most(of, name) - mebibytes(first)
+      report.figure(
+        `${words}: growth of heap and buffers`,
+        grown((one) => one.heldBytes, heldBytes(before)),
+        'MiB',
+        {
+          atMost: held,
+        },
+      )
+      const resident = before.sum('process_resident_memory_bytes')
+      report.figure(
+        `${words}: of the process, with what malloc keeps`,
+        grown((one) => one.residentBytes, resident),
+        'MiB',
+      )
     }
     const dropped = after.sum('flexit_dropped_previews_total')
     report.figure('previews left out', dropped)
@@ -113,10 +128,11 @@ async function phase(server: ServerProcess, client: FlexitClient, begin: Begin):
   const witness = client.edit({ ...request(0, { ...cheap, steps }), priority: 'interactive' })
   const times: number[] = []
   const from = performance.now() + settleMs
-  let [bufferedBytes, residentBytes] = [0, 0]
+  let [bufferedBytes, heldMost, residentBytes] = [0, 0, 0]
   const look = async () => {
     const metrics = await server.metrics()
     bufferedBytes = Math.max(bufferedBytes, metrics.sum('flexit_buffered_bytes'))
+    heldMost = Math.max(heldMost, heldBytes(metrics))
     residentBytes = Math.max(residentBytes, metrics.sum('process_resident_memory_bytes'))
   }
   const looking = setInterval(() => void look(), 500)
@@ -129,7 +145,11 @@ async function phase(server: ServerProcess, client: FlexitClient, begin: Begin):
   clearInterval(looking)
   end()
   while ((await server.metrics()).sum('flexit_edits') > 0) await sleep(50)
-  return { stepMs: (times.at(-1)! - times[0]!) / (times.length - 1), bufferedBytes, residentBytes }
+  return { stepMs: (times.at(-1)! - times[0]!) / (times.length - 1), bufferedBytes, heldBytes: heldMost, residentBytes }
+}
+
+function heldBytes(metrics: Metrics): number {
+  return metrics.sum('nodejs_heap_size_used_bytes') + metrics.sum('nodejs_external_memory_bytes')
 }
 
 /** As many edits, which are read at once. */
