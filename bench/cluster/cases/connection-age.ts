@@ -10,7 +10,7 @@ import { withClient } from '../way.js'
 export async function connectionAge(report: Report, folder: string): Promise<void> {
   const options = { maxConnectionAgeMs: 4_000, maxConnectionAgeGraceMs: 4_000, disconnectGraceMs: 2_000 }
   await withReplicas(3, options, async (replicas) => {
-    const requests = Array.from({ length: 12 }, (_, i) => editOf(i, 300))
+    const requests = Array.from({ length: 12 }, (_, i) => editOf(i, 700))
     const alone = await undisturbed(replicas, requests)
     const late = replicas[2]!
     await late.kill()
