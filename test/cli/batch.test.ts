@@ -173,7 +173,8 @@ test('rows that ask for the same are one edit', async (t) => {
 })
 
 test('on this machine: the bits of single edits', async (t) => {
-  const cwd = await newBatch(['strawberry.png,strawberry,grapes,3', 'rose.png,rose,sunflower,'])
+  const elsewhere = join(tiny, 'examples', 'rose.png')
+  const cwd = await newBatch(['strawberry.png,strawberry,grapes,3', `${elsewhere},rose,sunflower,`])
   const steps = ['--steps', '3', ...quick]
   const result = await flexit(['batch', 'queries.csv', ...steps], { cwd })
   t.is(result.code, 0, result.stderr)

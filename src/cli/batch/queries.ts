@@ -2,7 +2,7 @@
 // Mistakes are told together, by line and column.
 
 import { readFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import { CsvError, parse } from 'csv-parse/sync'
 import { FlexitError, fileError, invalidArgument } from '../../engine/errors.js'
@@ -75,7 +75,7 @@ export async function readQueries(path: string, images = dirname(path)): Promise
   const mistakes: RowMistake[] = []
   const queries = rows.flatMap(({ record, line }) => {
     const query = toQuery(record, line, meanings, header.record, mistakes)
-    return query === undefined ? [] : [{ ...query, imagePath: resolve(join(images, query.image)) }]
+    return query === undefined ? [] : [{ ...query, imagePath: resolve(images, query.image) }]
   })
   if (mistakes.length > 0) throw rowErrors(path, mistakes)
   const ignored = header.record.filter((name, i) => meanings[i] === undefined && name !== '')
