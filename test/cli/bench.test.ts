@@ -9,7 +9,7 @@ import { flexit } from './support.js'
 test('help says what each case shows and how long it takes', async (t) => {
   const { code, stdout } = await flexit(['bench', '--help'])
   t.is(code, 0)
-  for (const { name, seconds, shows } of benchCases) t.true(stdout.includes(shows) && seconds <= 120, name)
+  for (const { name, seconds, shows } of benchCases) t.true(stdout.includes(`${seconds} s  ${shows}`), name)
   const bare = await flexit(['bench'])
   t.is(bare.code, 2)
   t.regex(bare.stderr, /Usage: flexit bench/)
