@@ -136,10 +136,6 @@ class Counts {
     this.#total++
   }
 
-  get total(): number {
-    return this.#total
-  }
-
   /** The value below or at which `part` of them lies. */
   percentile(part: number): number {
     let seen = 0

@@ -76,8 +76,9 @@ export class EditDesk {
     const { scheduler, packs, tenants, options, metrics, logger, tracing } = this.#setup
     const trace = tracing?.edit(id, tenant, metadata)
     try {
-      if (this.#draining)
+      if (this.#draining) {
         throw goingAway('the server is going away and takes no new edits', 'Try again on another server.')
+      }
       const { plan: asked, load } = planStart(request, packs, options)
       const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
       const { priority, bytes, steps, underWayMs, deadlineMs } = plan

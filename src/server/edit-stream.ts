@@ -107,8 +107,9 @@ class EditStream {
   async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
     const name = this.#desk.newId(this.#tenant, id)
     try {
-      if (this.#leaving)
+      if (this.#leaving) {
         throw goingAway('the connection has reached its age and takes no new edits', 'Open a new stream.')
+      }
       this.#desk.checkRoom(this.#tenant, name, this.#edits.size)
       this.#adopt(this.#desk.start(this.#tenant, name, start, this.#call.metadata), 0)
     } catch (error) {

@@ -313,7 +313,8 @@ export class Session {
         return ['EDIT_STATUS_COMPLETED', { completed }]
       }
       case 'cancelled':
-        return this.#handingBack && !this.#cancelled ? this.#handedBack(state) : this.#cancellation(state)
+        if (this.#handingBack && !this.#cancelled && this.#overdue === undefined) return this.#handedBack(state)
+        return this.#cancellation(state)
       case 'failed':
         return this.#failure(outcome.error, state)
       case 'handed-back':

@@ -41,6 +41,7 @@ export const balance = (way: Way) => async (report: Report, folder: string) => {
       )
       report.figure('they took', performance.now() - begin, 'ms')
       report.note(`steps of each replica: ${steps.join(', ')}`)
+      report.figure('most / fewest steps', Math.max(...steps) / Math.min(...steps))
       report.note(`seconds that their devices worked: ${work.map((seconds) => seconds.toFixed(1)).join(', ')}`)
       report.figure('busiest / least busy replica', Math.max(...work) / Math.min(...work), '', { atMost: 1.15 })
     })
