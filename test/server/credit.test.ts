@@ -64,10 +64,12 @@ test('lossless latents make their edit wait, and none is lost', async (t) => {
   const stream = peer.edit()
   const latents = { lossless: true }
   stream.send('a', { start: startEdit({ parameters: { steps: 100 }, stream: { latents, windowBytes } }) })
+  await stream.first('started')
   stream.send('other', { start: startEdit({ parameters: { steps: 100 } }) })
   await stream.first('completed', ({ editId }) => editId === 'other')
   const own = () => stream.all.filter(({ editId }) => editId === 'a')
   const edit = scheduler.edits[0]!
+  await edit.wasHeld
   t.true(edit.held)
   t.true(edit.state.step < 100, `it stands at step ${edit.state.step}`)
 
