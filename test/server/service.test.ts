@@ -58,9 +58,11 @@ test('an edit that is taken over leaves its first stream', async (t) => {
 test('without its client an edit is cancelled after the grace, unless it is to run on', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 1, options: { disconnectGraceMs: 0 } })
   const stream = peer.edit()
-  stream.send('gone', { start: startEdit() })
-  stream.send('alone', { start: startEdit({ runOn: true }) })
-  for (const id of ['gone', 'alone']) await stream.first('step', ({ editId }) => editId === id)
+  const starts = { gone: startEdit(), alone: startEdit({ runOn: true }) }
+  for (const [id, start] of Object.entries(starts)) {
+    stream.send(id, { start })
+    await stream.first('step', ({ editId }) => editId === id)
+  }
   stream.cancel()
   await scheduler.edits[0]!.ended
   scheduler.allow(10)
