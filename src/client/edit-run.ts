@@ -265,7 +265,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#dropped = 0
     const leftMs = Math.max(1, Math.round(this.#deadlineMs - performance.now()))
     const underWayMs = Math.round(performance.now() - this.#beginMs)
-    const start = { ...this.#start, underWayMs }
+    const start = { ...this.#start, underWayMs, begun: this.#started }
     this.#open({ start: leftMs === Infinity ? start : { ...start, deadlineMs: leftMs } })
     this.#repeatWishes()
     return []

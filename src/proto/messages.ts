@@ -84,6 +84,7 @@ export interface StartEdit {
   deadlineMs?: number | undefined
   runOn?: boolean
   underWayMs?: number
+  begun?: boolean
 }
 
 /** A command: besides the edit's id, one of the others. */

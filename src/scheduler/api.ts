@@ -34,6 +34,8 @@ export interface AdmissionRequest {
   readonly steps: number
   /** Since it was first asked for: an edit that comes from another server keeps its place among its tenant's. */
   readonly underWayMs?: number
+  /** It had begun there: it goes before those of its tenant that wait for a first step. */
+  readonly begun?: boolean
   /** Time left until the caller gives up; undefined: no deadline. */
   readonly deadlineMs?: number
 }

@@ -4,7 +4,8 @@
 import type { Share } from './policies/fairness.js'
 import { servedBefore } from './policies/fairness.js'
 import { displacementMs, residentAdvantageMs } from './policies/moves.js'
-import type { Waiting } from './queue.js'
+import { stalls } from './policies/pace.js'
+import { type Waiting, ranksBefore } from './queue.js'
 
 /** Why an edit is not scheduled though it could be. */
 export type Block = 'paused' | 'held'
@@ -45,6 +46,8 @@ export class DeviceState {
   running: { readonly key: string; readonly parts: readonly Part[] } | undefined
   /** Of its worker, since the last step. */
   losses = 0
+  /** When it is decided. */
+  nowMs = 0
   readonly #maxResidents: number
   #prepareMs = 0
   /** What it may still spend on new edits that take the place of others. */
@@ -65,7 +68,7 @@ export class DeviceState {
     return [...this.residents].filter((edit) => edit.place === 'resident')
   }
 
-  /** Who of two edits goes first here: by level, by what their tenants have got, by rank. */
+  /** Who of two edits goes first here: by level, by what their tenants have got, by who stands still, by rank. */
   better(a: Scheduled | undefined, b: Scheduled | undefined): Scheduled | undefined {
     if (a === undefined || b === undefined) return a ?? b
     if (a.share.level !== b.share.level) return a.share.level < b.share.level ? a : b
@@ -77,9 +80,10 @@ export class DeviceState {
       if (aheadA !== aheadB) return aheadA < aheadB ? a : b
       return servedBefore(a.share, b.share) ? a : b
     }
+    const [stallsA, stallsB] = [stalls(a, this.nowMs), stalls(b, this.nowMs)]
+    if (stallsA !== stallsB) return stallsA ? a : b
     if (ownsA !== ownsB) return ownsA ? a : b
-    if (a.rank !== b.rank) return a.rank < b.rank ? a : b
-    return a.id < b.id ? a : b
+    return ranksBefore(a, b) ? a : b
   }
 
   /** A waiting edit, if it may come in: one of a lower level always may, within a level it must be affordable. */

@@ -9,7 +9,9 @@ export interface Waiting {
   readonly id: number
   /** Specification of its graph: edits with the same one can share a batch. */
   key: string
-  /** Order among the edits of one tenant; the least first. */
+  /** It has taken steps, or had on another server: among the edits of one tenant it goes before those that have not. */
+  begun: boolean
+  /** Order among the edits of one tenant that have begun, and among those that have not; the least first. */
   readonly rank: number
   waitingSinceMs: number
   /** Its tenant's, at its level. */
@@ -144,6 +146,8 @@ export class WaitingQueue<T extends Waiting> {
   }
 }
 
-function ranksBefore(a: Waiting, b: Waiting): boolean {
+/** Order among the edits of one tenant. */
+export function ranksBefore(a: Waiting, b: Waiting): boolean {
+  if (a.begun !== b.begun) return a.begun
   return a.rank === b.rank ? a.id < b.id : a.rank < b.rank
 }

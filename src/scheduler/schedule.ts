@@ -31,6 +31,8 @@ export interface NewEdit {
   readonly stepsLeft: number
   /** Since it was first asked for, on whichever server. */
   readonly underWayMs?: number
+  /** It had begun on another server. */
+  readonly begun?: boolean
   /** When the caller gives up, on the clock that is handed in. */
   readonly deadlineMs?: number | undefined
   /** Expected time of all its steps. */
@@ -115,11 +117,13 @@ export class Schedule {
     return this.#limits.describe(device)
   }
 
-  add({ id, tenant, priority, key, stepsLeft, underWayMs = 0, deadlineMs, durationMs }: NewEdit, nowMs: number): void {
+  add(wanted: NewEdit, nowMs: number): void {
+    const { id, tenant, priority, key, stepsLeft, underWayMs = 0, begun = false, deadlineMs, durationMs } = wanted
     const edit: Scheduled = {
       id,
       key,
       stepsLeft,
+      begun,
       rank: rankOf({ arrivedMs: nowMs - underWayMs, deadlineMs, durationMs }),
       waitingSinceMs: nowMs,
       share: this.#levels[levelOf(priority)]!.join(tenant),
@@ -199,6 +203,7 @@ export class Schedule {
   next(deviceId: string, nowMs: number): Batch | undefined {
     const device = this.#devices.get(deviceId)
     if (device === undefined || device.running !== undefined) throw new Error(`the device ${deviceId} is not idle`)
+    device.nowMs = nowMs
     this.#age(device, nowMs)
     const leader = this.#leader(device) ?? this.#steal(device)
     if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
@@ -235,6 +240,7 @@ export class Schedule {
       const stepped = outcome.kind === 'stepped' && !unknown.has(edit.id)
       if (stepped) {
         edit.strikes = 0
+        edit.begun = true
         edit.stepsLeft--
       }
       if (outcome.kind === 'lost' || unknown.has(edit.id)) this.#release(edit)

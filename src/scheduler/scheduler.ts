@@ -137,12 +137,12 @@ export class Scheduler implements SchedulerApi {
     }
     ticket.submitted = true
     const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
-    const { tenant, priority, underWayMs = 0 } = request
+    const { tenant, priority, underWayMs = 0, begun = false } = request
     const nowMs = this.#now()
     const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
-    this.#schedule.add({ id, tenant, priority, key, stepsLeft, underWayMs, deadlineMs, durationMs }, nowMs)
+    this.#schedule.add({ id, tenant, priority, key, stepsLeft, underWayMs, begun, deadlineMs, durationMs }, nowMs)
     if (stepsLeft <= 0) this.#boundary(edit)
     this.#pump()
     return edit

@@ -81,13 +81,14 @@ export class EditDesk {
       }
       const { plan: asked, load } = planStart(request, packs, options)
       const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
-      const { priority, bytes, steps, underWayMs, deadlineMs } = plan
+      const { priority, bytes, steps, underWayMs, begun, deadlineMs } = plan
       const ticket = scheduler.admit({
         tenant,
         priority,
         bytes,
         steps,
         underWayMs,
+        begun,
         ...(deadlineMs === undefined ? {} : { deadlineMs }),
       })
       const { disconnectGraceMs } = options

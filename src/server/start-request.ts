@@ -42,6 +42,8 @@ export interface StartPlan {
   readonly runOn: boolean
   /** Since the client first asked for it. */
   readonly underWayMs: number
+  /** Another server had begun it. */
+  readonly begun: boolean
   /** Bytes that the request holds until its edit starts. */
   readonly bytes: number
   readonly firstStep: number
@@ -109,6 +111,7 @@ export function planStart(
     deadlineMs: request.deadlineMs,
     runOn: request.runOn ?? false,
     underWayMs: Math.min(request.underWayMs ?? 0, mostUnderWayMs),
+    begun: step > 0 || (request.begun ?? false),
     bytes: image.length + (z?.byteLength ?? 0),
     firstStep: step,
     steps: parameters.steps - step,

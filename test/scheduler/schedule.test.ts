@@ -14,6 +14,7 @@ interface Wish {
   readonly stepsLeft?: number
   readonly deadlineMs?: number
   readonly underWayMs?: number
+  readonly begun?: boolean
 }
 
 /** A schedule with its clock and its devices. */
@@ -36,9 +37,10 @@ class Stage {
     stepsLeft = 1_000,
     deadlineMs,
     underWayMs = 0,
+    begun = false,
   }: Wish = {}): number {
     const id = this.#nextId++
-    this.schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs, underWayMs }, this.nowMs)
+    this.schedule.add({ id, tenant, priority, key, stepsLeft, deadlineMs, underWayMs, begun }, this.nowMs)
     return id
   }
 
@@ -116,6 +118,44 @@ test('an edit that comes from another server keeps its place among those of its 
   stage.schedule.remove(waiting)
   stage.end()
   t.deepEqual(stage.ids(), [later])
+})
+
+test('an edit that had begun elsewhere goes before those of its tenant that did not, and before no other tenant', (t) => {
+  const stage = new Stage(single)
+  const first = stage.add()
+  t.deepEqual(stage.ids(), [first])
+  stage.end()
+  const waiting = stage.add()
+  const moved = stage.add({ begun: true })
+  const other = stage.add({ tenant: 'y' })
+  stage.schedule.remove(first)
+  t.deepEqual(stage.ids(), [other], 'this tenant had a step')
+  stage.schedule.remove(other)
+  stage.end()
+  t.deepEqual(stage.ids(), [moved])
+  stage.schedule.remove(moved)
+  stage.end()
+  t.deepEqual(stage.ids(), [waiting])
+})
+
+test('of more begun edits than a batch takes none stands still, and the first end first', (t) => {
+  const stage = new Stage(single)
+  const edits = Array.from({ length: 5 }, (_, i) => stage.add({ begun: i > 0, stepsLeft: 400 }))
+  const last = new Map(edits.map((id) => [id, stage.nowMs]))
+  let longestMs = 0
+  for (let step = 0; step < 1_000; step++) {
+    const [id] = stage.ids()
+    longestMs = Math.max(longestMs, stage.nowMs - last.get(id!)!)
+    stage.nowMs += 20
+    last.set(id!, stage.nowMs)
+    stage.taken.set(id!, stage.stepsOf(id!) + 1)
+    stage.end({ stepMs: 20 })
+  }
+  t.true(longestMs <= 1_000 + 5 * 20, `${longestMs} ms`)
+  const [waiting, first, ...others] = edits.map((id) => stage.stepsOf(id))
+  t.is(waiting, 0, 'it did not begin: it waits')
+  t.true(first! > 900, `${first} steps`)
+  for (const steps of others) t.true(steps >= 18, `${steps} steps`)
 })
 
 test('a higher class goes first, and takes over at the next step', (t) => {
