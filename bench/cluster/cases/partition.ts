@@ -82,8 +82,9 @@ async function measure(report: Report, folder: string, way: Way, replicas: Repli
   await withClient(way, replicas, folder, { keepaliveMs }, async (client) => {
     const pairs = await watchDuring(client, requests, alone, async () => {
       await sleep(3_000)
-      const cutMs = Date.now()
       await island.cut()
+      // Not before: an edit that ends while the commands run has told its client.
+      const cutMs = Date.now()
       await sleep(stopMs + 1_000)
       report.note('while it is cut off:')
       reportCut(report, lost!, others, cutMs)
