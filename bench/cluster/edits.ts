@@ -22,6 +22,9 @@ export const scaled = (count: number) => Math.max(1, Math.round(count * scale))
 /** Edits of 12 to 28 steps. */
 export const mixed = (count: number) => Array.from({ length: scaled(count) }, (_, i) => editOf(i, 12 + ((i * 13) % 17)))
 
+/** Of a replica that is asked to go away; nobody may wait for longer. */
+export const drainMs = 4_000
+
 export interface Watched {
   /** Step numbers, as they came. */
   readonly steps: number[]

@@ -1,10 +1,11 @@
 // kill -9 of a random replica every three seconds, never of the last one that serves, started again at once, ten times, with
-// 100 edits under way, each of which begins again when it ends. All go on to the bits of undisturbed runs.
+// 100 edits under way, each of which begins again when it ends. All go on to the bits of undisturbed runs, and none waits for a
+// step for longer than a drain may take.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Random } from '../../kit/random.js'
 import type { Report } from '../../kit/report.js'
-import { compare, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
+import { compare, drainMs, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
 import { withReplicas } from '../replica.js'
 import { type Way, withClient } from '../way.js'
 
@@ -34,7 +35,7 @@ export const kill = (way: Way) => async (report: Report, folder: string) => {
         }
       })
       compare(report, pairs)
-      reportGaps(report, pairs)
+      reportGaps(report, pairs, drainMs)
       await Promise.all(starting)
     })
   })

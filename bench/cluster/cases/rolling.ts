@@ -5,11 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Report } from '../../kit/report.js'
 import { summarise } from '../../kit/statistics.js'
-import { compare, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
+import { compare, drainMs, mixed, reportGaps, undisturbed, watchDuring } from '../edits.js'
 import { type Replica, nameOf, withReplicas } from '../replica.js'
 import { type Way, withClient } from '../way.js'
-
-const drainMs = 4_000
 
 export const rolling = (way: Way) => async (report: Report, folder: string) => {
   await withReplicas(3, { drainMs, disconnectGraceMs: 5_000 }, async (replicas) => {
