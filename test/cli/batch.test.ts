@@ -2,7 +2,7 @@
 // One run is on this machine's devices, with the embedded networks.
 
 import { copyFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import test from 'ava'
 import { parse } from 'csv-parse/sync'
 import { readEditFile } from '../../src/engine/edit-file.js'
@@ -59,6 +59,7 @@ test('what fails does not stop the rest; given again, only what failed or change
   )
   const pictures = join(cwd, 'flexit-out', 'batch-queries', 'pictures')
   t.is((await readdir(pictures)).length, 2)
+  t.false((await readdir(dirname(pictures))).includes('latents'), 'no empty folder is left')
   t.is(scheduler.edits.length, 3)
 
   await writeRows(cwd, ['strawberry.png,strawberry,grapes,', 'rose.png,rose,sunflower,', 'rose.png,rose,"a, b",7'])

@@ -3,7 +3,7 @@
 
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { appendFile, readFile, rm } from 'node:fs/promises'
+import { appendFile, readFile, rm, rmdir } from 'node:fs/promises'
 import { basename, extname, join } from 'node:path'
 import { z } from 'zod'
 import { type SavedEdit, readEditFile } from '../../engine/edit-file.js'
@@ -123,6 +123,8 @@ export class BatchFolder {
     rows.sort((a, b) => a.query.line - b.query.line)
     const lines = rows.map(({ query, job, status }) => csvLine(this.#row(query, job, status)))
     await writeFileAtomic(this.table, [csvLine(columns), ...lines, ''].join('\n'))
+    // Where the states of unfinished edits were, unless some are left.
+    await rmdir(join(this.path, 'latents')).catch(() => undefined)
   }
 
   #row({ line, image, source, target }: Query, { key, files, parameters }: Job, status: Status): Cell[] {
