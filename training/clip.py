@@ -1,9 +1,10 @@
 """One CLIP: an image tower (rn or vit) and a small text tower, trained together, against perturbed pictures.
 
-Each batch has every class at most once. A picture competes with the captions of its batch and with the names of all
-classes (embedded now and then, without gradient). Half of the time the pictures are perturbed first, by one step up the
-loss inside a ball: of single pixels, or of a coarse grid, which is what a gradient through a decoder can do. Without that
-an edit finds pictures that mean the target to the network only.
+Each batch has every class at most once. First, pictures compete with the captions of their batch. Then, for a while, they
+compete with the names of all classes too (embedded now and then, without gradient), and about half of the batches are
+perturbed first, by one step up the loss inside a ball: of single pixels, or of a coarse grid, which is what a gradient
+through a decoder can do. Without that an edit finds pictures that mean the target to the network only. With either from
+the beginning the network learns several times more slowly.
 """
 import os
 import random
@@ -77,7 +78,8 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, kind, steps, start=None, peak=None, robust=0.5):
+def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0):
+    """Leaves `weights/NAME.pt`. `start`: weights to go on from; `robust`: share of batches that are perturbed, 0: the first part."""
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
     seed_everything(SEED[kind])
@@ -98,9 +100,9 @@ def train(data, weights, kind, steps, start=None, peak=None, robust=0.5):
         return retrieval(check, data, names, data.unseen[::3])
 
     own, bank = torch.arange(BATCH), None
-    run = Run(f'{weights}/clip-{kind}.pt', model, steps, peak or PEAK[kind], SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
+    run = Run(f'{weights}/{name}.pt', model, steps, peak or PEAK[kind], SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
     for step in run:
-        if bank is None or step % NAMES_EVERY == 0:
+        if robust > 0 and (bank is None or step % NAMES_EVERY == 0):
             with torch.no_grad():
                 bank = unit(model.encode_text(names))
         chosen = random.sample(classes, BATCH)
@@ -111,8 +113,10 @@ def train(data, weights, kind, steps, start=None, peak=None, robust=0.5):
             x[list(rows)] = jitter(decoded[list(which)].float() / 255)
         with bf16():
             text = unit(model.encode_text(tokenizer([pictures.caption(data.classes[c]) for c in chosen])))
-        others = bank.clone()
-        others[chosen] = 0  # the batch has their captions
+        others = text.new_zeros(0, text.shape[1])
+        if robust > 0:
+            others = bank.clone()
+            others[chosen] = 0  # the batch has their captions
         scale = model.logit_scale.clamp(max=4.6).exp()
         to_text = lambda image, text: scale * image @ torch.cat([text, others]).T
         smooth = lambda logits: F.cross_entropy(logits, own, label_smoothing=0.05)

@@ -16,7 +16,7 @@ import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 STEPS = {'vgg': 1500, 'autoencoder': 5000, 'clip-rn': 5000, 'clip-vit': 6000, 'judge': 2400, 'trunk': 600}
-FURTHER = {'clip-rn': (600, 5e-4, 0.6), 'clip-vit': (600, 5e-4, 0.5)}  # steps, peak rate, share of perturbed batches
+ROBUST = {'clip-rn': (600, 5e-4, 0.6), 'clip-vit': (600, 5e-4, 0.5)}  # steps, peak rate, share of perturbed batches
 STAGES = ('render', 'queries', 'tokenizer', *STEPS, 'export')
 
 
@@ -67,11 +67,14 @@ def main():
         stage = f'clip-{kind}'
         if stage in stages and not done(f'{stage}.pt'):
             if options.start:
-                count, peak, robust = FURTHER[stage]
                 start = load(f'{options.start}/{stage}.safetensors')
-                clip.train(data, weights, kind, max(1, round(count * options.scale)), start, peak, robust)
             else:
-                clip.train(data, weights, kind, steps[stage])
+                plain = f'{stage}-plain'
+                if not done(f'{plain}.pt'):
+                    clip.train(data, weights, plain, kind, steps[stage])
+                start = torch.load(f'{weights}/{plain}.pt')
+            count, peak, robust = ROBUST[stage]
+            clip.train(data, weights, stage, kind, max(1, round(count * options.scale)), start, peak, robust)
     for kind in ('judge', 'trunk'):
         if kind in stages and not done(f'{kind}.pt'):
             judge.train(data, weights, kind, steps[kind])
