@@ -1,4 +1,4 @@
-"""One CLIP: an image tower (rn or vit) and a small text tower, trained together, against perturbed pictures.
+"""One CLIP: an image tower (rn or vit) and a small text tower, trained together.
 
 Each batch has every class at most once. First, pictures compete with the captions of their batch. Then, for a while, they
 compete with the names of all classes too (embedded now and then, without gradient), and about half of the batches are
