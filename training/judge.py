@@ -1,10 +1,12 @@
 """The judge of the evaluation: a classifier, and a perceptual distance over a trunk of its own. Never part of an edit.
 
-Unlike the pack's networks: a pre-activation residual network with SiLU and 5 x 5 depth-first stem, another seed, cut-outs,
-blurs and noise as augmentations, EmojiOne among its drawings. What it may not see are the validation drawings.
+Unlike the pack's networks: a pre-activation residual network with SiLU and 5 x 5 depth-first stem, another seed, EmojiOne
+among its drawings, and augmentations of its own: cut-outs, blurs and noise; for the classifier, other colours, textures,
+outlines and bent shapes too, without which it goes by colour. What it may not see are the validation drawings.
 """
 import hashlib
 import json
+import math
 import os
 
 import torch
@@ -15,7 +17,7 @@ import data as pictures
 from training import Run, bf16, seed_everything
 
 MEAN, STD = 0.5, 0.3
-WIDTHS = (24, 40, 80, 128, 192)
+WIDTHS = (32, 48, 96, 192, 256)
 TRUNK = ((24, 7, 2), (48, 5, 2), (96, 3, 1), (64, 3, 1), (64, 3, 1))  # channels, kernel, stride: AlexNet's shape
 
 
@@ -85,18 +87,70 @@ class Distance(nn.Module):
         return sum((unit(p) - unit(q)).pow(2).sum(1).mean((1, 2)) for p, q in pairs) / len(TRUNK)
 
 
+YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+SOBEL = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
+
+
+def some(n, share):
+    """Which of n pictures: [n, 1, 1, 1]."""
+    return torch.rand(n, 1, 1, 1) < share
+
+
+def bent(x):
+    """Half of the pictures, along a smooth random field."""
+    n = len(x)
+    field = F.interpolate(torch.randn(n, 2, 4, 4), size=pictures.SIZE, mode='bicubic', align_corners=False).permute(0, 2, 3, 1)
+    grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), x.shape, align_corners=False) + 0.06 * torch.rand(n, 1, 1, 1) * field
+    return torch.where(some(n, 0.5), F.grid_sample(x, grid, padding_mode='reflection', align_corners=False), x)
+
+
+def textured(x, parts=4, share=0.3):
+    """Random convolutions, with the contrast that was there; one for a part of the batch (arXiv:2007.13003)."""
+    out = []
+    for part in x.chunk(parts):
+        if torch.rand(()) < share:
+            k = (1, 3, 5)[torch.randint(3, ()).item()]
+            y = F.conv2d(F.pad(part - 0.5, (k // 2,) * 4, mode='replicate'), torch.randn(3, 3, k, k) / math.sqrt(3 * k * k))
+            y = y / (y.std((1, 2, 3), keepdim=True) + 1e-3) * part.std((1, 2, 3), keepdim=True) + 0.5
+            kept = torch.rand(len(part), 1, 1, 1)
+            part = (kept * part + (1 - kept) * y).clamp(0, 1)
+        out.append(part)
+    return torch.cat(out)
+
+
+def outlined(x):
+    """Some pictures as dark outlines, or with them."""
+    grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode='replicate')
+    edges = F.conv2d(grey, torch.stack([SOBEL, SOBEL.T])[:, None]).pow(2).sum(1, keepdim=True).sqrt()
+    lines = (1 - (edges * (0.5 + torch.rand(len(x), 1, 1, 1))).clamp(0, 1)).expand_as(x)
+    y = torch.where(some(len(x), 0.5), lines, (x + lines - 1).clamp(0, 1))
+    return torch.where(some(len(x), 0.12), y, x)
+
+
+def recoloured(x):
+    """Other hues and saturations, some as negatives: two pictures of five."""
+    n = len(x)
+    angle, saturation = torch.rand(n) * 2 * math.pi, torch.rand(n) * 1.4
+    turn = torch.zeros(n, 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1], turn[:, 1, 2] = saturation * angle.cos(), -saturation * angle.sin()
+    turn[:, 2, 1], turn[:, 2, 2] = saturation * angle.sin(), saturation * angle.cos()
+    y = torch.einsum('nij,njhw->nihw', torch.linalg.inv(YIQ) @ turn @ YIQ, x).clamp(0, 1)
+    y = torch.where(some(n, 0.15), 1 - y, y)
+    return torch.where(some(n, 0.4), y, x)
+
+
 def worn(x):
     """Noise, blur, cut-outs and washed-out colours: neither texture nor one detail is to decide."""
     n = len(x)
-    some = lambda p: (torch.rand(n, 1, 1, 1) < p).float()
-    x = x + 0.1 * torch.randn_like(x) * torch.rand(n, 1, 1, 1) * some(0.4)
+    x = x + 0.1 * torch.randn_like(x) * torch.rand(n, 1, 1, 1) * some(n, 0.4)
     blurred = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode='bilinear', align_corners=False)
-    blurred = torch.where(some(0.3) > 0, F.avg_pool2d(blurred, 3, 1, 1), blurred)
-    x = torch.where(some(0.35) > 0, blurred, x)
+    blurred = torch.where(some(n, 0.3), F.avg_pool2d(blurred, 3, 1, 1), blurred)
+    x = torch.where(some(n, 0.35), blurred, x)
     side = torch.arange(pictures.SIZE)
     inside = lambda centre: (side[None] - centre[:, None]).abs() < 10
     hole = inside(torch.randint(64, (n,)))[:, None, :, None] & inside(torch.randint(64, (n,)))[:, None, None, :]
-    return torch.where(hole & (some(0.3) > 0), torch.rand(n, 3, 1, 1), x)
+    return torch.where(hole & some(n, 0.3), torch.rand(n, 3, 1, 1), x)
 
 
 def accuracy(model, data, rows):
@@ -125,7 +179,10 @@ def train(data, weights, kind, steps, peak=2e-3, batch=64):
     for _ in run:
         pick = lambda rows, count: rows[torch.randint(len(rows), (count,))]
         j = torch.cat([pick(data.judge_train, batch // 4), pick(evaluated, batch - batch // 4)])
-        x = worn(pictures.compose(data.pixels[j], degrees=20, scale=(0.7, 1.2), white=0.6))
+        x = pictures.compose(data.pixels[j], degrees=20, scale=(0.7, 1.2), white=0.6)
+        if kind == 'judge':
+            x = recoloured(outlined(textured(bent(x))))
+        x = worn(x)
         with bf16():
             logits, _ = model(((x - MEAN) / STD).contiguous(memory_format=torch.channels_last))
         run.descend(F.cross_entropy(logits.float(), data.label[j], label_smoothing=0.1))
