@@ -1,10 +1,12 @@
 """One CLIP: an image tower (rn or vit) and a small text tower, trained together.
 
-Each batch has every class at most once. First, pictures compete with the captions of their batch. Then, for a while, they
-compete with the names of all classes too (embedded now and then, without gradient), and about half of the batches are
-perturbed first, by one step up the loss inside a ball: of single pixels, or of a coarse grid, which is what a gradient
-through a decoder can do. Without that an edit finds pictures that mean the target to the network only. With either from
-the beginning the network learns several times more slowly.
+Each batch has every class at most once. In the first part, pictures compete with the captions of their batch. After that they
+compete with the names of all classes too (embedded now and then, without gradient), and
+- about half of the batches are perturbed, by one step up the loss inside a ball: of single pixels, or of a coarse grid, which
+  is what a gradient through a decoder can do. Without that an edit finds pictures that mean the target to the network only;
+- pictures are disguised by other colours: half, then a fifth, then none. A network that goes by colour has an edit change
+  nothing else; one that knows shapes only has it smear colours.
+With these from the beginning the network learns several times more slowly.
 """
 import os
 import random
@@ -49,6 +51,20 @@ def jitter(x):
                            pictures.signs(n), torch.ones(n), padding='reflection')
 
 
+def disguised(x, share):
+    """Some pictures in other colours: channels mixed and bent, grey, or under a smooth field of colours."""
+    n = len(x)
+    some = lambda part: torch.rand(n, 1, 1, 1) < part
+    order = torch.rand(n, 3).argsort(1)
+    mixed = x.gather(1, order[:, :, None, None].expand_as(x)).clamp(1e-3, 1) ** torch.exp(0.7 * torch.randn(n, 3, 1, 1))
+    field = F.interpolate(torch.rand(n, 3, 4, 4), size=pictures.SIZE, mode='bilinear', align_corners=False)
+    grey = x.mean(1, keepdim=True)
+    amount = pictures.uniform(n, 0.3, 1)[:, None, None, None]
+    stained = (1 - amount) * x + amount * (grey + field - 0.5).clamp(0, 1)
+    y = torch.where(some(0.45), mixed, torch.where(some(0.2), grey.expand_as(x), stained))
+    return torch.where(some(share), y, x)
+
+
 def perturbed(model, x, loss_of):
     """Pictures after one normalised step up `loss_of(embeddings)`, from a random start, radii drawn per picture."""
     cell = random.choice(list(RADIUS))
@@ -78,8 +94,9 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0):
-    """Leaves `weights/NAME.pt`. `start`: weights to go on from; `robust`: share of batches that are perturbed, 0: the first part."""
+def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0, disguise=0.0):
+    """Leaves `weights/NAME.pt`. `start`: weights to go on from; `robust`: share of batches that are perturbed, 0: the first part;
+    `disguise`: share of pictures that are disguised."""
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
     seed_everything(SEED[kind])
@@ -120,6 +137,8 @@ def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0):
         scale = model.logit_scale.clamp(max=4.6).exp()
         to_text = lambda image, text: scale * image @ torch.cat([text, others]).T
         smooth = lambda logits: F.cross_entropy(logits, own, label_smoothing=0.05)
+        if disguise > 0:
+            x = disguised(x, disguise)
         x = x.contiguous(memory_format=torch.channels_last)
         if random.random() < robust:
             x = perturbed(model, x, lambda image: F.cross_entropy(to_text(image, text.detach()), own))

@@ -15,8 +15,12 @@ import subprocess
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-STEPS = {'vgg': 1500, 'autoencoder': 5000, 'clip-rn': 5000, 'clip-vit': 6000, 'judge': 2400, 'trunk': 600}
-ROBUST = {'clip-rn': (600, 5e-4, 0.6), 'clip-vit': (600, 5e-4, 0.5)}  # steps, peak rate, share of perturbed batches
+STEPS = {'vgg': 1500, 'autoencoder': 5000, 'clip-rn': 9000, 'clip-vit': 9000, 'judge': 4400, 'trunk': 600}
+# Parts after the first: steps, peak rate, share of perturbed batches, share of disguised pictures.
+ROBUST = {
+    'clip-rn': ((2400, 1e-3, 0.5, 0.5), (600, 5e-4, 0.6, 0.2), (800, 6e-4, 0.6, 0.0)),
+    'clip-vit': ((2400, 1e-3, 0.4, 0.5), (600, 5e-4, 0.5, 0.2), (800, 6e-4, 0.5, 0.0)),
+}
 STAGES = ('render', 'queries', 'tokenizer', *STEPS, 'export')
 
 
@@ -73,8 +77,11 @@ def main():
                 if not done(f'{plain}.pt'):
                     clip.train(data, weights, plain, kind, steps[stage])
                 start = torch.load(f'{weights}/{plain}.pt')
-            count, peak, robust = ROBUST[stage]
-            clip.train(data, weights, stage, kind, max(1, round(count * options.scale)), start, peak, robust)
+            for part, (count, peak, robust, disguise) in enumerate(ROBUST[stage], 2):
+                name = stage if part > len(ROBUST[stage]) else f'{stage}-part-{part}'
+                if not done(f'{name}.pt'):
+                    clip.train(data, weights, name, kind, max(1, round(count * options.scale)), start, peak, robust, disguise)
+                start = torch.load(f'{weights}/{name}.pt')
     for kind in ('judge', 'trunk'):
         if kind in stages and not done(f'{kind}.pt'):
             judge.train(data, weights, kind, steps[kind])
