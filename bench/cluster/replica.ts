@@ -89,6 +89,11 @@ export class Replica {
     }
   }
 
+  /** Of the process, once it was started. */
+  get pid(): number {
+    return this.#child!.pid!
+  }
+
   health(): Promise<Health> {
     return health(this.address)
   }
