@@ -54,15 +54,14 @@ def jitter(x):
 def disguised(x, share):
     """Some pictures in other colours: channels mixed and bent, grey, or under a smooth field of colours."""
     n = len(x)
-    some = lambda part: torch.rand(n, 1, 1, 1) < part
     order = torch.rand(n, 3).argsort(1)
     mixed = x.gather(1, order[:, :, None, None].expand_as(x)).clamp(1e-3, 1) ** torch.exp(0.7 * torch.randn(n, 3, 1, 1))
     field = F.interpolate(torch.rand(n, 3, 4, 4), size=pictures.SIZE, mode='bilinear', align_corners=False)
     grey = x.mean(1, keepdim=True)
     amount = pictures.uniform(n, 0.3, 1)[:, None, None, None]
     stained = (1 - amount) * x + amount * (grey + field - 0.5).clamp(0, 1)
-    y = torch.where(some(0.45), mixed, torch.where(some(0.2), grey.expand_as(x), stained))
-    return torch.where(some(share), y, x)
+    y = torch.where(pictures.some(n, 0.45), mixed, torch.where(pictures.some(n, 0.2), grey.expand_as(x), stained))
+    return torch.where(pictures.some(n, share), y, x)
 
 
 def perturbed(model, x, loss_of):

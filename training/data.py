@@ -83,6 +83,11 @@ def uniform(n, low, high):
     return low + (high - low) * torch.rand(n)
 
 
+def some(n, share):
+    """Which of n pictures: [n, 1, 1, 1]."""
+    return torch.rand(n, 1, 1, 1) < share
+
+
 def signs(n):
     return torch.randint(0, 2, (n,)) * 2.0 - 1
 

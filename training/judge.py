@@ -91,17 +91,12 @@ YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.5
 SOBEL = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
 
 
-def some(n, share):
-    """Which of n pictures: [n, 1, 1, 1]."""
-    return torch.rand(n, 1, 1, 1) < share
-
-
 def bent(x):
     """Half of the pictures, along a smooth random field."""
     n = len(x)
     field = F.interpolate(torch.randn(n, 2, 4, 4), size=pictures.SIZE, mode='bicubic', align_corners=False).permute(0, 2, 3, 1)
     grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), x.shape, align_corners=False) + 0.06 * torch.rand(n, 1, 1, 1) * field
-    return torch.where(some(n, 0.5), F.grid_sample(x, grid, padding_mode='reflection', align_corners=False), x)
+    return torch.where(pictures.some(n, 0.5), F.grid_sample(x, grid, padding_mode='reflection', align_corners=False), x)
 
 
 def textured(x, parts=4, share=0.3):
@@ -123,8 +118,8 @@ def outlined(x):
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode='replicate')
     edges = F.conv2d(grey, torch.stack([SOBEL, SOBEL.T])[:, None]).pow(2).sum(1, keepdim=True).sqrt()
     lines = (1 - (edges * (0.5 + torch.rand(len(x), 1, 1, 1))).clamp(0, 1)).expand_as(x)
-    y = torch.where(some(len(x), 0.5), lines, (x + lines - 1).clamp(0, 1))
-    return torch.where(some(len(x), 0.12), y, x)
+    y = torch.where(pictures.some(len(x), 0.5), lines, (x + lines - 1).clamp(0, 1))
+    return torch.where(pictures.some(len(x), 0.12), y, x)
 
 
 def recoloured(x):
@@ -136,21 +131,21 @@ def recoloured(x):
     turn[:, 1, 1], turn[:, 1, 2] = saturation * angle.cos(), -saturation * angle.sin()
     turn[:, 2, 1], turn[:, 2, 2] = saturation * angle.sin(), saturation * angle.cos()
     y = torch.einsum('nij,njhw->nihw', torch.linalg.inv(YIQ) @ turn @ YIQ, x).clamp(0, 1)
-    y = torch.where(some(n, 0.15), 1 - y, y)
-    return torch.where(some(n, 0.4), y, x)
+    y = torch.where(pictures.some(n, 0.15), 1 - y, y)
+    return torch.where(pictures.some(n, 0.4), y, x)
 
 
 def worn(x):
     """Noise, blur, cut-outs and washed-out colours: neither texture nor one detail is to decide."""
     n = len(x)
-    x = x + 0.1 * torch.randn_like(x) * torch.rand(n, 1, 1, 1) * some(n, 0.4)
+    x = x + 0.1 * torch.randn_like(x) * torch.rand(n, 1, 1, 1) * pictures.some(n, 0.4)
     blurred = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2.0, mode='bilinear', align_corners=False)
-    blurred = torch.where(some(n, 0.3), F.avg_pool2d(blurred, 3, 1, 1), blurred)
-    x = torch.where(some(n, 0.35), blurred, x)
+    blurred = torch.where(pictures.some(n, 0.3), F.avg_pool2d(blurred, 3, 1, 1), blurred)
+    x = torch.where(pictures.some(n, 0.35), blurred, x)
     side = torch.arange(pictures.SIZE)
     inside = lambda centre: (side[None] - centre[:, None]).abs() < 10
     hole = inside(torch.randint(64, (n,)))[:, None, :, None] & inside(torch.randint(64, (n,)))[:, None, None, :]
-    return torch.where(hole & some(n, 0.3), torch.rand(n, 3, 1, 1), x)
+    return torch.where(hole & pictures.some(n, 0.3), torch.rand(n, 3, 1, 1), x)
 
 
 def accuracy(model, data, rows):
