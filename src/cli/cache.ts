@@ -1,5 +1,5 @@
 // `flexit cache`: the graphs that were built, which are safe to delete at any time.
-// Only files that the graph cache writes are counted and deleted.
+// Only files that the graph cache writes are counted and deleted; not those that another process is writing.
 
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -16,6 +16,9 @@ export function cacheCommand(): Command {
   command.command('clear').description('Delete all built graphs.').action(clear)
   return command
 }
+
+/** A file under a temporary name that has not grown for so long was left behind. */
+const abandonedMs = 10 * 60_000
 
 async function show(): Promise<void> {
   const { graphs, bytes } = await contents(cacheFolder())
@@ -45,10 +48,20 @@ interface Contents {
 
 async function contents(folder: string): Promise<Contents> {
   const models = (await filesOf(folder)).filter((path) => /\.onnx(\.[0-9a-f]+\.tmp)?$/.test(path))
-  const paths = [...models, ...(await filesOf(join(folder, tensorFolder)))]
+  const paths: string[] = []
+  let graphs = 0
   let bytes = 0
-  for (const path of paths) bytes += (await stat(path)).size
-  return { paths, graphs: models.length, bytes }
+  for (const path of [...models, ...(await filesOf(join(folder, tensorFolder)))]) {
+    const found = await stat(path).catch((error: unknown) => {
+      if (systemErrorCode(error) !== 'ENOENT') throw fileError(error, path, 'read')
+    })
+    const temporary = path.endsWith('.tmp')
+    if (found === undefined || (temporary && Date.now() - found.mtimeMs < abandonedMs)) continue
+    paths.push(path)
+    bytes += found.size
+    if (path.endsWith('.onnx')) graphs++
+  }
+  return { paths, graphs, bytes }
 }
 
 async function filesOf(folder: string): Promise<string[]> {

@@ -6,6 +6,7 @@ import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkSta
 import { FlexitError } from './errors.js'
 import { GraphCache } from './graph-cache.js'
 import type { Graph } from './graph/graph.js'
+import { isWhole } from './graph/onnx.js'
 import { Pack } from './pack/pack.js'
 import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
 import { type Picture, pictureToTensor, tensorToPicture } from './picture.js'
@@ -175,10 +176,12 @@ export class Engine {
       onProgress?.(`loading the ${kind} graph`)
       return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
     }
+    const path = await this.#cache.file(kind, parts, checkAndBuild)
     try {
-      return await create(await this.#cache.file(kind, parts, checkAndBuild))
+      return await create(path)
     } catch (error) {
-      if (!(error instanceof BrokenModelError)) throw error
+      // A device that is no CPU does not tell a broken file from a broken driver.
+      if (!(error instanceof BrokenModelError) && (await isWhole(path))) throw error
       return create(await this.#cache.rebuild(kind, parts, checkAndBuild))
     }
   }

@@ -2,7 +2,7 @@
 // Downloads come from a server in this process.
 
 import { createHash } from 'node:crypto'
-import { copyFile, mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, readdir, utimes, writeFile } from 'node:fs/promises'
 import { type Server, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -38,11 +38,14 @@ test.serial('the cache is shown and cleared, and nothing else is', async (t) => 
   await mkdir(join(cache, 'tensors'), { recursive: true })
   await writeFile(join(cache, 'step-0123.onnx'), 'x'.repeat(1000))
   await writeFile(join(cache, 'tensors', 'abc'), 'x'.repeat(2000))
+  const [growing, left] = ['abd.12.tmp', 'abe.34.tmp'].map((name) => join(cache, 'tensors', name)) as [string, string]
+  for (const path of [growing, left]) await writeFile(path, 'x'.repeat(1000))
+  await utimes(left, 0, 0)
   await writeFile(join(cache, 'mine.txt'), 'mine')
   const env = { FLEXIT_HOME: home }
-  t.is((await flexit(['cache'], { env })).stdout, `${cache}\n1 graph, 3.0 kB\n`)
+  t.is((await flexit(['cache'], { env })).stdout, `${cache}\n1 graph, 4.0 kB\n`)
   t.is((await flexit(['cache', 'clear'], { env })).code, 0)
-  t.deepEqual(await readdir(cache, { recursive: true }), ['mine.txt', 'tensors'])
+  t.deepEqual(await readdir(cache, { recursive: true }), ['mine.txt', 'tensors', join('tensors', 'abd.12.tmp')])
   t.is((await flexit(['cache'], { env })).stdout, `${cache}\n0 graphs, 0 bytes\n`)
 })
 

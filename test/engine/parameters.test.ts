@@ -17,10 +17,14 @@ import { tinyPack } from '../support/edits.js'
 import { withFolder } from '../support/graphs.js'
 
 /** The embedded pack with other defaults; its files are linked to. */
-async function withDefaults<T>(defaults: Record<string, unknown>, use: (pack: Pack) => T): Promise<T> {
+async function withDefaults<T>(
+  defaults: Record<string, unknown>,
+  use: (pack: Pack) => T,
+  without: readonly string[] = [],
+): Promise<T> {
   return withFolder(async (folder) => {
     for (const file of await readdir(tinyPack)) {
-      if (file !== 'pack.json') await symlink(join(tinyPack, file), join(folder, file))
+      if (!['pack.json', ...without].includes(file)) await symlink(join(tinyPack, file), join(folder, file))
     }
     const manifest = JSON.parse(await readFile(join(tinyPack, 'pack.json'), 'utf8')) as Record<string, unknown>
     await writeFile(join(folder, 'pack.json'), JSON.stringify({ ...manifest, defaults }))
@@ -164,4 +168,17 @@ test('texts are used as they are; empty and endless ones are refused', (t) => {
       t.truthy(error.cure)
     }
   }
+})
+
+test('a pack opens with one of its networks, and says how to get the other', async (t) => {
+  const one = (pack: Pack) => {
+    t.deepEqual(pack.networkNames, ['vit'])
+    t.is(pack.clip('vit').index, 1)
+    const error = t.throws(() => pack.clip('rn'), { instanceOf: FlexitError })
+    t.is(error.code, 'FAILED_PRECONDITION')
+    t.regex(error.cure!, /models pull tiny --networks rn/)
+  }
+  await withDefaults({}, one, ['clip-rn.safetensors'])
+  const none = withDefaults({}, () => t.fail(), ['clip-rn.safetensors', 'clip-vit.safetensors'])
+  t.like(await t.throwsAsync(none, { instanceOf: FlexitError }), { code: 'FAILED_PRECONDITION' })
 })

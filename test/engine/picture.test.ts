@@ -450,6 +450,8 @@ test('what is not a picture is named', async (t) => {
     [Buffer.from('{"a": 1}'), /looks like text/],
     [Buffer.from('<!DOCTYPE html><html><body><svg width="1"></svg>'), /looks like an HTML page/],
     [Buffer.from('\ufeff\n<!-- x --><HTML>'), /looks like an HTML page/],
+    [Buffer.from(`${'<!---->\n'.repeat(500)}<HTML>`), /looks like an HTML page/],
+    [Buffer.from('<!---->'.repeat(600)), /looks like text/], // not after 2^600 tries
     [Buffer.from('%PDF-1.7\n'), /looks like a PDF document/],
     [ftyp('isom\0\0\x02\0isomiso2mp41'), /looks like an MP4 or QuickTime video/],
     [ftyp('heic\0\0\0\0mif1heic'), /looks like a HEIC picture/],

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { importPack } from '../../engine/pack/import.js'
 import { packsFolder, resolvePack } from '../../engine/pack/locations.js'
+import { interruptible } from '../interruption.js'
 import { parseCount } from '../parameters.js'
 import { createProgress } from '../progress.js'
 import { writeProgress } from './write-progress.js'
@@ -42,10 +43,10 @@ export function importCommand(): Command {
     .option('--to <folder>', "the new pack's own folder (default: among the installed packs)")
     .option('--quiet', 'show only errors')
     .addHelpText('after', example)
-    .action(importFiles)
+    .action((name: string, options: ImportOptions) => interruptible((signal) => importFiles(name, options, signal)))
 }
 
-async function importFiles(name: string, options: ImportOptions): Promise<void> {
+async function importFiles(name: string, options: ImportOptions, signal: AbortSignal): Promise<void> {
   const { autoencoder, clip, trunk, linear, merges, base, size, normGroups, to, quiet = false } = options
   const manifest = base === undefined ? undefined : (await resolvePack(base)).manifest
   const folder = to ?? join(packsFolder(), name)
@@ -56,7 +57,7 @@ async function importFiles(name: string, options: ImportOptions): Promise<void> 
   }
   const onProgress = writeProgress(progress)
   const files = { autoencoder, clip, trunk, linear, merges }
-  const request = { ...files, name, folder, overrides, onProgress, ...(manifest && { base: manifest }) }
+  const request = { ...files, name, folder, overrides, onProgress, signal, ...(manifest && { base: manifest }) }
   await importPack(request).finally(() => progress.end())
   progress.say(`imported ${name} into ${folder}; use it with --pack ${to ?? name}`)
 }

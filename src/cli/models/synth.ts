@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { packsFolder } from '../../engine/pack/locations.js'
 import { synthesisePack } from '../../engine/pack/synth.js'
+import { interruptible } from '../interruption.js'
 import { parseList, parseNumber } from '../parameters.js'
 import { createProgress } from '../progress.js'
 import { writeProgress } from './write-progress.js'
@@ -24,13 +25,18 @@ export function synthCommand(): Command {
     .option('--seed <n>', 'the same seed gives the same files (default: 0)', parseNumber)
     .option('--networks <a,b>', 'CLIP networks by name (default: all that are not optional)', parseList)
     .option('--quiet', 'show only errors')
-    .action(synth)
+    .action((pack: string, options: SynthOptions) => interruptible((signal) => synth(pack, options, signal)))
 }
 
-async function synth(pack: string, { to, seed, networks, quiet = false }: SynthOptions): Promise<void> {
+async function synth(
+  pack: string,
+  { to, seed, networks, quiet = false }: SynthOptions,
+  signal: AbortSignal,
+): Promise<void> {
   const folder = to ?? join(packsFolder(), `synth-${pack}`)
   const progress = createProgress({ quiet })
-  const options = { onProgress: writeProgress(progress), ...(seed !== undefined && { seed }), ...(networks && { networks }) }
+  const onProgress = writeProgress(progress)
+  const options = { onProgress, signal, ...(seed !== undefined && { seed }), ...(networks && { networks }) }
   const { name } = await synthesisePack(pack, folder, options).finally(() => progress.end())
   progress.say(`made ${name} in ${folder}; use it with --pack ${to ?? name}`)
 }

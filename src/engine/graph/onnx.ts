@@ -3,8 +3,8 @@
 // any size are possible and graphs that share weights share their files.
 
 import { createHash } from 'node:crypto'
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, stat } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import onnxProto, { type onnx } from 'onnx-proto'
 import { writeFileAtomic } from '../files.js'
 import { type DType, type Graph, type Node, type Value, reachable } from './graph.js'
@@ -106,6 +106,22 @@ export async function writeOnnx(graph: Graph, folder: string, name: string): Pro
   const path = join(folder, `${name}.onnx`)
   await writeFileAtomic(path, ModelProto.encode(model).finish())
   return path
+}
+
+/** Whether a file that `writeOnnx` wrote, and the external data it refers to, are still there. */
+export async function isWhole(path: string): Promise<boolean> {
+  try {
+    const { graph } = ModelProto.decode(await readFile(path))
+    for (const { externalData } of graph?.initializer ?? []) {
+      const entry = (key: string) => externalData?.find((each) => each.key === key)?.value
+      const location = entry('location')
+      if (location == null) continue
+      if ((await stat(join(dirname(path), location))).size !== Number(entry('length'))) return false
+    }
+    return true
+  } catch {
+    return false
+  }
 }
 
 function encodeNode(node: Node, initializers: Map<string, onnx.ITensorProto>): onnx.INodeProto {

@@ -11,7 +11,7 @@ import { openCheckpoint } from './checkpoint.js'
 import { checkTensors, clipHeads, describeClip, describeTrunk, describeVqgan, wrongCheckpoint } from './describe.js'
 import { manifestSchema, type ClipEntry, type Manifest } from './manifest.js'
 import { Tokenizer } from './tokenizer.js'
-import { writePack, type NewFile, type WriteProgress } from './write-pack.js'
+import { writePack, type NewFile, type WriteOptions } from './write-pack.js'
 
 /** A CLIP checkpoint; what is left out comes from the base's network of the same name, or is OpenAI's. */
 export interface ClipImport extends Partial<Omit<ClipEntry, 'name' | 'weights'>> {
@@ -27,7 +27,7 @@ export interface ImportOverrides extends Partial<
   readonly perceptual?: Partial<Pick<Manifest['perceptual'], 'shift' | 'scale'>>
 }
 
-export interface PackImport {
+export interface PackImport extends WriteOptions {
   readonly name: string
   /** Where the pack is written. */
   readonly folder: string
@@ -41,13 +41,12 @@ export interface PackImport {
   /** Path of the BPE merges, plain or gzip. */
   readonly merges: string
   readonly overrides?: ImportOverrides
-  readonly onProgress?: (progress: WriteProgress) => void
 }
 
 /**
  * Check all files, copy them into `folder` and write `pack.json` last. Returns the manifest.
  * Errors: INVALID_ARGUMENT (a setting), NOT_FOUND (a file), DATA_LOSS (a file is not the network that it should be: names
- * file, tensor, expected and found), FAILED_PRECONDITION (the disk).
+ * file, tensor, expected and found), FAILED_PRECONDITION (the disk), CANCELLED.
  */
 export async function importPack(request: PackImport): Promise<Manifest> {
   const { base, overrides = {} } = request
@@ -104,7 +103,7 @@ export async function importPack(request: PackImport): Promise<Manifest> {
     localFile(manifest.perceptual.linear, request.linear),
     localFile(manifest.tokenizer.merges, request.merges),
   ])
-  return writePack(request.folder, checked, files, request.onProgress)
+  return writePack(request.folder, checked, files, request)
 }
 
 /** What a checkpoint is, having checked that it holds all that such a network has. */

@@ -6,12 +6,15 @@ import { homedir } from 'node:os'
 import { basename, isAbsolute, join, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { FlexitError, fileError, invalidArgument, systemErrorCode } from '../errors.js'
-import { type ClipEntry, type Manifest, readManifest, requiredFiles } from './manifest.js'
+import { type ClipEntry, type Manifest, manifestName, readManifest, requiredFiles } from './manifest.js'
 
 export interface ResolvedPack {
   readonly folder: string
   readonly manifest: Manifest
-  /** Files that the pack's networks need (not its optional ones) and that are not in the folder. */
+  /**
+   * Files that are not in the folder: those that the pack's networks need (not its optional ones), and `pack.json`, which
+   * a pull writes last.
+   */
   readonly missing: string[]
 }
 
@@ -50,7 +53,7 @@ function homeOr(what: 'packs' | 'cache', variable: string, fallback: string): st
 
 /** Whether a user's word for a pack is its folder: it has a separator, or is a folder with a pack.json. */
 export async function isPackPath(nameOrPath: string): Promise<boolean> {
-  return nameOrPath.includes('/') || nameOrPath.includes(sep) || (await exists(join(nameOrPath, 'pack.json')))
+  return nameOrPath.includes('/') || nameOrPath.includes(sep) || (await exists(join(nameOrPath, manifestName)))
 }
 
 /**
@@ -63,8 +66,8 @@ export async function resolvePack(nameOrPath: string): Promise<ResolvedPack> {
   const installed = join(packsFolder(), nameOrPath)
   const shipped = join(shippedFolder, nameOrPath)
   if (isName(nameOrPath)) {
-    if (await exists(join(installed, 'pack.json'))) return packIn(installed)
-    if (await exists(join(shipped, 'pack.json'))) {
+    if (await exists(join(installed, manifestName))) return packIn(installed)
+    if (await exists(join(shipped, manifestName))) {
       const pack = await packIn(shipped)
       return pack.missing.length === 0 ? pack : await packIn(installed, pack.manifest)
     }
@@ -83,19 +86,22 @@ export async function resolvePack(nameOrPath: string): Promise<ResolvedPack> {
 export async function requirePack(nameOrPath: string, networks?: readonly string[]): Promise<ResolvedPack> {
   const { folder, manifest } = await resolvePack(nameOrPath)
   const required = requiredFiles(manifest, selectNetworks(manifest, networks))
-  const missing = await absentFiles(folder, required)
+  const missing = await absentFiles(folder, [...required, manifestName])
   if (missing.length === 0) return { folder, manifest, missing }
-  const sizes = missing.map((file) => manifest.files[file]?.bytes)
+  const weights = missing.filter((file) => file !== manifestName)
+  const sizes = weights.map((file) => manifest.files[file]?.bytes)
   const bytes = sizes.every((size) => size !== undefined) ? `, ${formatBytes(sizes.reduce((a, b) => a + b, 0))}` : ''
-  const count = missing.length === 1 ? '1 file' : `${missing.length} files`
-  const state = missing.length === new Set(required).size ? 'not downloaded' : 'incomplete'
-  const canPull = missing.every((file) => manifest.files[file]?.sources?.length)
+  const count = weights.length === 1 ? '1 file' : `${weights.length} files`
+  const absent = weights.length === 0 ? `its ${manifestName} is missing` : `${count}${bytes} missing`
+  const canPull = weights.every((file) => manifest.files[file]?.sources?.length)
   const name = (await isPackPath(nameOrPath)) ? folder : nameOrPath
   const pull = `npx flexit models pull ${name}${networks ? ` --networks ${networks.join(',')}` : ''}`
   throw new FlexitError({
     code: 'FAILED_PRECONDITION',
-    message: `pack ${manifest.name} is ${state} (${count}${bytes} missing)`,
-    cure: canPull ? `Run \`${pull}\`.` : `Copy ${missing.join(', ')} into ${folder}.`,
+    message: `pack ${manifest.name} is ${stateOf(missing, required)} (${absent})`,
+    cure: canPull
+      ? `Run \`${pull}\`${weights.length === 0 ? ': it checks the files that are there' : ''}.`
+      : `Copy ${missing.join(', ')} into ${folder}.`,
   })
 }
 
@@ -118,9 +124,7 @@ export async function listPacks(): Promise<PackListing[]> {
 async function listing(name: string): Promise<PackListing> {
   try {
     const { folder, manifest, missing } = await resolvePack(name)
-    const required = new Set(requiredFiles(manifest)).size
-    const state = missing.length === 0 ? 'ready' : missing.length === required ? 'not downloaded' : 'incomplete'
-    return { name, folder, state, missing, manifest, problem: undefined }
+    return { name, folder, state: stateOf(missing, requiredFiles(manifest)), missing, manifest, problem: undefined }
   } catch (error) {
     if (!(error instanceof FlexitError)) throw error
     const folder = join(packsFolder(), name)
@@ -128,11 +132,16 @@ async function listing(name: string): Promise<PackListing> {
   }
 }
 
+function stateOf(missing: readonly string[], required: readonly string[]): 'ready' | 'not downloaded' | 'incomplete' {
+  if (missing.length === 0) return 'ready'
+  return required.every((file) => missing.includes(file)) ? 'not downloaded' : 'incomplete'
+}
+
 async function packNames(): Promise<string[]> {
   const names = new Set<string>()
   for (const parent of [packsFolder(), shippedFolder]) {
     for (const name of await foldersOf(parent)) {
-      if (isName(name) && (await exists(join(parent, name, 'pack.json')))) names.add(name)
+      if (isName(name) && (await exists(join(parent, name, manifestName)))) names.add(name)
     }
   }
   return [...names].sort()
@@ -149,7 +158,7 @@ async function foldersOf(parent: string): Promise<string[]> {
 
 async function packIn(folder: string, known?: Manifest): Promise<ResolvedPack> {
   const manifest = known ?? (await readManifest(folder))
-  return { folder, manifest, missing: await absentFiles(folder, requiredFiles(manifest)) }
+  return { folder, manifest, missing: await absentFiles(folder, [...requiredFiles(manifest), manifestName]) }
 }
 
 /** Those of `files` that are not in `folder`. */

@@ -85,6 +85,9 @@ export type Manifest = z.infer<typeof manifestSchema>
 export type ClipEntry = Manifest['clip'][number]
 export type PackFile = Manifest['files'][string]
 
+/** What a pack's manifest is called. */
+export const manifestName = 'pack.json'
+
 /** The files that a manifest's networks need; with `optional`, those of its optional networks too. */
 export function requiredFiles(
   manifest: Manifest,
@@ -123,7 +126,7 @@ export function parseManifest(text: string, where: string): Manifest {
 
 /** Read `FOLDER/pack.json`. Errors: NOT_FOUND, DATA_LOSS. */
 export async function readManifest(folder: string): Promise<Manifest> {
-  const path = join(folder, 'pack.json')
+  const path = join(folder, manifestName)
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     throw fileError(error, path, 'read')
   })

@@ -49,12 +49,13 @@ export class Pack {
   }
 
   /**
-   * Open a pack's folder. Optional networks whose files are absent are left out. Errors: NOT_FOUND, DATA_LOSS (a file of
-   * the wrong size, a manifest or weight file that is not valid, sizes that do not belong together).
+   * Open a pack's folder. CLIP networks whose files are absent are left out. Errors: NOT_FOUND; FAILED_PRECONDITION (no
+   * CLIP network is there); DATA_LOSS (a file of the wrong size, a manifest or weight file that is not valid, sizes that do
+   * not belong together).
    */
   static async open(folder: string): Promise<Pack> {
     const manifest = await readManifest(folder)
-    const needed = requiredFiles(manifest)
+    const needed = requiredFiles(manifest, [])
     const sources = new Map<string, TensorSource>()
     try {
       for (const file of new Set(requiredFiles(manifest, manifest.clip))) {
@@ -69,6 +70,7 @@ export class Pack {
       })
       const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources)
       for (const name of pack.networkNames) pack.#checkVocabulary(name)
+      if (pack.networkNames.length === 0) pack.clip(manifest.clip[0]!.name) // an error, with the cure
       return pack
     } catch (error) {
       for (const source of sources.values()) source.close()

@@ -48,6 +48,7 @@ export interface Unpickled {
 const MAX_OPCODES = 2_000_000
 const MAX_DEPTH = 1000
 const MAX_ARGUMENTS = 32
+const MAX_NAME = 1000
 
 /** Read the pickle that starts at `position`. Errors: DATA_LOSS; what is not allowed is named. */
 export function unpickle(source: ByteSource, position: number, rules: PickleRules): Unpickled {
@@ -289,6 +290,8 @@ class Unpickler {
   #global(module?: unknown, name?: unknown): PickleGlobal {
     if (typeof module !== 'string' || typeof name !== 'string')
       throw this.#input.error('the pickle names a global by what is no string')
+    // A name is a new string each time: long ones, named often, would fill the memory.
+    if (module.length + name.length > MAX_NAME) throw this.#input.error('the pickle names a global at great length')
     const known = this.#rules.globals(`${module}.${name}`)
     if (known === undefined) throw this.#refusal(`${module}.${name}`)
     return known

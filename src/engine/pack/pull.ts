@@ -9,7 +9,7 @@ import { FlexitError, fileError, systemErrorCode } from '../errors.js'
 import { makeFolder, writeFileAtomic } from '../files.js'
 import { type DownloadOptions, type Progress, downloadFile } from './download.js'
 import { absentFiles, isPackPath, packsFolder, resolvePack, selectNetworks, shippedFolder } from './locations.js'
-import { type Manifest, type PackFile, readManifest, requiredFiles } from './manifest.js'
+import { type Manifest, type PackFile, manifestName, readManifest, requiredFiles } from './manifest.js'
 
 export interface PullOptions extends Pick<
   DownloadOptions,
@@ -71,7 +71,7 @@ export async function pullPack(nameOrPath: string, options: PullOptions = {}): P
       files[file] = { ...entry, bytes, sha256 }
     }
     const found = { ...manifest, files }
-    await writeFileAtomic(join(folder, 'pack.json'), `${JSON.stringify(found, undefined, 2)}\n`)
+    await writeFileAtomic(join(folder, manifestName), `${JSON.stringify(found, undefined, 2)}\n`)
     return { folder, manifest: found, downloaded }
   } finally {
     await release()

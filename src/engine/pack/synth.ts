@@ -10,25 +10,24 @@ import { encodeF16 } from './float16.js'
 import { readManifest, type ClipEntry, type Manifest } from './manifest.js'
 import { serialiseSafetensors } from './safetensors.js'
 import { elementBytes } from './tensor-bytes.js'
-import { writePack, type NewFile, type WriteProgress } from './write-pack.js'
+import { writePack, type NewFile, type WriteOptions } from './write-pack.js'
 
-export interface SynthesisOptions {
+export interface SynthesisOptions extends WriteOptions {
   /** The same seed gives the same files. */
   readonly seed?: number
   /** CLIP networks by name, also optional ones; without it, all that are not optional. */
   readonly networks?: readonly string[]
-  readonly onProgress?: (progress: WriteProgress) => void
 }
 
 /**
  * Write a pack of random weights to `folder`, in the shapes and with the settings of `pack` (`imagenet` or `tiny`, or
  * such a manifest); its name is `synth-` and the original's. Returns its manifest.
- * Errors: NOT_FOUND (no such pack), INVALID_ARGUMENT (`networks`), FAILED_PRECONDITION (the disk).
+ * Errors: NOT_FOUND (no such pack), INVALID_ARGUMENT (`networks`), FAILED_PRECONDITION (the disk), CANCELLED.
  */
 export async function synthesisePack(
   pack: string | Manifest,
   folder: string,
-  { seed = 0, networks, onProgress }: SynthesisOptions = {},
+  { seed = 0, networks, ...writing }: SynthesisOptions = {},
 ): Promise<Manifest> {
   const name = typeof pack === 'string' ? pack : pack.name
   const architecture = Object.hasOwn(PACK_ARCHITECTURES, name) ? PACK_ARCHITECTURES[name] : undefined
@@ -71,7 +70,7 @@ export async function synthesisePack(
     weightFile(manifest.perceptual.linear, lpipsTensors(tapWidths(trunk)), seed),
     textFile(manifest.tokenizer.merges, syntheticMerges(vocabularySize)),
   ]
-  return writePack(folder, manifest, files, onProgress)
+  return writePack(folder, manifest, files, writing)
 }
 
 function unknownShapes(what: string, cure: string): FlexitError {

@@ -4,9 +4,9 @@
 import { createHash } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileError } from '../errors.js'
+import { FlexitError, fileError } from '../errors.js'
 import { writeFileAtomic } from '../files.js'
-import { parseManifest, type Manifest, type PackFile } from './manifest.js'
+import { type Manifest, type PackFile, manifestName, parseManifest } from './manifest.js'
 
 export interface WriteProgress {
   /** The file that is being written, as the manifest names it. */
@@ -14,6 +14,11 @@ export interface WriteProgress {
   /** Bytes of the whole pack, written and in all. */
   readonly bytes: number
   readonly totalBytes: number
+}
+
+export interface WriteOptions {
+  readonly onProgress?: (progress: WriteProgress) => void
+  readonly signal?: AbortSignal
 }
 
 type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>
@@ -27,15 +32,16 @@ export interface NewFile {
 
 /**
  * Write `files` and then `pack.json` into `folder`, replacing what is there. Returns the manifest with its `files`.
- * Errors: FAILED_PRECONDITION (no space, no permission), and those of the contents; then the folder holds no manifest.
+ * Errors: FAILED_PRECONDITION (no space, no permission), CANCELLED, and those of the contents; then the folder holds no
+ * manifest and no part of a file.
  */
 export async function writePack(
   folder: string,
   manifest: Omit<Manifest, 'files'>,
   files: readonly NewFile[],
-  onProgress?: (progress: WriteProgress) => void,
+  { onProgress, signal }: WriteOptions = {},
 ): Promise<Manifest> {
-  const manifestPath = join(folder, 'pack.json')
+  const manifestPath = join(folder, manifestName)
   await rm(manifestPath, { force: true }).catch((error: unknown) => {
     throw fileError(error, manifestPath, 'replace')
   })
@@ -44,6 +50,7 @@ export async function writePack(
   const written: Record<string, PackFile> = {}
   for (const { name, chunks } of files) {
     written[name] = await writeMeasured(join(folder, name), chunks(), (bytes) => {
+      if (signal?.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'no pack was made' })
       done += bytes
       onProgress?.({ file: name, bytes: done, totalBytes })
     })

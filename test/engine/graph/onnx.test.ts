@@ -1,12 +1,12 @@
 // Model files: they load, their weights are found, their names survive, and a disk that refuses them is left as it was.
 
-import { chmod, mkdir, readFile, readdir, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import onnxProto from 'onnx-proto'
 import { FlexitError } from '../../../src/engine/errors.js'
 import { Graph } from '../../../src/engine/graph/graph.js'
-import { tensorFolder, writeOnnx } from '../../../src/engine/graph/onnx.js'
+import { isWhole, tensorFolder, writeOnnx } from '../../../src/engine/graph/onnx.js'
 import * as op from '../../../src/engine/graph/ops.js'
 import { N } from '../../../src/engine/graph/shape.js'
 import { Session, type Tensor } from '../../../src/engine/runtime.js'
@@ -84,6 +84,23 @@ test('a weight file that was cut off is written again', (t) =>
     const [file] = await readdir(join(folder, tensorFolder))
     await writeFile(join(folder, tensorFolder, file!), Buffer.alloc(100))
     t.deepEqual(await run(await writeOnnx(product(70), folder, 'two'), { x: input(70) }), whole)
+  }))
+
+test('a model is whole while it and its weights are there', (t) =>
+  withFolder(async (folder) => {
+    const path = await writeOnnx(product(70), folder, 'one')
+    t.true(await isWhole(path))
+    const [file] = await readdir(join(folder, tensorFolder))
+    const weights = await readFile(join(folder, tensorFolder, file!))
+    await writeFile(join(folder, tensorFolder, file!), weights.subarray(1))
+    t.false(await isWhole(path))
+    await rm(join(folder, tensorFolder, file!))
+    t.false(await isWhole(path))
+    await writeOnnx(product(70), folder, 'one')
+    t.true(await isWhole(path))
+    t.false(await isWhole(join(folder, 'none.onnx')))
+    await writeFile(path, 'no model')
+    t.false(await isWhole(path))
   }))
 
 test('a graph is written with the same bytes every time', (t) =>

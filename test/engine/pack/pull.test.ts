@@ -20,7 +20,7 @@ import {
   resolvePack,
   shippedFolder,
 } from '../../../src/engine/pack/locations.js'
-import { parseManifest, readManifest } from '../../../src/engine/pack/manifest.js'
+import { parseManifest, readManifest, requiredFiles } from '../../../src/engine/pack/manifest.js'
 import { pullPack, verifyPack } from '../../../src/engine/pack/pull.js'
 
 const temporary = await mkdtemp(join(tmpdir(), 'flexit-pull-'))
@@ -266,6 +266,18 @@ test('a pack by its name: installed, then pulled in place', async (t) => {
   t.is(absent.cure, 'Run `npx flexit models pull named --networks vit`.')
   await pullPack('named')
   t.is((await requirePack('named')).folder, folder)
+})
+
+test('files of a pack that ships, laid there by hand, want a pull that checks them', async (t) => {
+  const at = join(home, 'packs', 'imagenet')
+  await mkdir(at, { recursive: true })
+  const { manifest } = await resolvePack('imagenet')
+  for (const name of requiredFiles(manifest)) await writeFile(join(at, name), 'x')
+  const error = await fails(t, requirePack('imagenet'))
+  t.is(error.message, 'pack imagenet is incomplete (its pack.json is missing)')
+  t.is(error.cure, 'Run `npx flexit models pull imagenet`: it checks the files that are there.')
+  t.is((await listPacks()).find(({ name }) => name === 'imagenet')?.state, 'incomplete')
+  await rm(at, { recursive: true })
 })
 
 test('names that are none', async (t) => {

@@ -119,6 +119,17 @@ test('progress counts up to the bytes of all files', async (t) => {
   t.deepEqual(seen.at(-1), { file: 'merges.txt', bytes: total, totalBytes: total })
 })
 
+test('a synthesis that is stopped leaves no pack and no part of a file', async (t) => {
+  const at = folder(t)
+  const stop = new AbortController()
+  const work = synthesisePack('tiny', at, { signal: stop.signal, onProgress: () => stop.abort() })
+  t.like(await t.throwsAsync(work, { instanceOf: FlexitError }), { code: 'CANCELLED' })
+  t.deepEqual(
+    readdirSync(at).filter((name) => name === 'pack.json' || name.endsWith('.tmp')),
+    [],
+  )
+})
+
 test('networks are chosen by name', async (t) => {
   const at = folder(t)
   const manifest = await synthesisePack('tiny', at, { networks: ['vit'] })
