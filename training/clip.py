@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import data as pictures
 from models import Autoencoder, Clip
 from tokenizer import Tokenizer
-from training import Run, bf16, seed_everything
+from training import Run, bf16, save_whole, seed_everything
 
 BATCH, PEAK, SEED = 64, {'rn': 1e-3, 'vit': 1.2e-3}, {'rn': 11, 'vit': 22}
 NAMES_EVERY = 50
@@ -41,7 +41,7 @@ def decoded_pictures(data, autoencoder, file):
                 z = model.encode(pictures.compose(data.pixels[j])).float()
                 y = model.decode(z + 0.5 * torch.rand(len(z), 1, 1, 1) * torch.randn_like(z))
             out.append((y.float().clamp(0, 1) * 255).byte())
-        torch.save((torch.cat(out), data.label[rows]), file)
+        save_whole((torch.cat(out), data.label[rows]), file)
     return torch.load(file)
 
 

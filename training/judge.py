@@ -5,6 +5,7 @@ among its drawings, and augmentations of its own: cut-outs, blurs and noise; for
 outlines and bent shapes too, without which it goes by colour. What it may not see are the validation drawings.
 """
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -203,8 +204,10 @@ class Half(nn.Module):
 
 
 def export_network(model, example, path, inputs, outputs):
+    # From 2.9 on PyTorch exports in another way unless told not to, which wants more packages.
+    traced = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     torch.onnx.export(Half(model.eval()), example, path, input_names=inputs, output_names=outputs, opset_version=17,
-                      do_constant_folding=False, dynamic_axes={name: {0: 'N'} for name in inputs + outputs})
+                      do_constant_folding=False, dynamic_axes={name: {0: 'N'} for name in inputs + outputs}, **traced)
     content = open(path, 'rb').read()
     return {'file': os.path.basename(path), 'sha256': hashlib.sha256(content).hexdigest(), 'bytes': len(content)}
 

@@ -32,6 +32,16 @@ def take_over(pack, weights):
         torch.save(load(f'{pack}/{name}.safetensors'), f'{weights}/{name}.pt')
 
 
+def check_scale(file, scale):
+    """What a rehearsal left would pass for trained networks."""
+    if os.path.exists(file):
+        before = float(open(file).read())
+        if before != scale:
+            raise SystemExit(f'{os.path.dirname(file)} was begun with --scale {before:g}. Give the same, or another folder.')
+    with open(file, 'w') as f:
+        f.write(f'{scale:g}\n')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder')
@@ -44,6 +54,7 @@ def main():
     stages = options.stages.split(',')
     weights, drawings = f'{options.folder}/weights', f'{options.folder}/data'
     os.makedirs(weights, exist_ok=True)
+    check_scale(f'{weights}/scale.txt', options.scale)
     steps = {stage: max(1, round(count * options.scale)) for stage, count in STEPS.items()}
     done = lambda name: os.path.exists(f'{weights}/{name}')
 

@@ -57,7 +57,7 @@ class Run:
                 seconds = (time.time() - began) / (step + 1 - self.start)
                 note = self.report(self.averaged()) if self.report else ''
                 print(f'{os.path.basename(self.path)} step {step + 1}/{self.steps} loss {self.loss:.4f} {seconds:.3f} s/step {note}', flush=True)
-        torch.save(self.average.state, self.path)
+        save_whole(self.average.state, self.path)
 
     def descend(self, loss):
         self.loss = loss.item()
@@ -72,9 +72,14 @@ class Run:
         return self.average.state
 
     def save(self, step):
-        torch.save({'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(), 'average': self.average.state,
-                    'count': self.average.count, 'step': step}, self.path + '.part')
-        os.replace(self.path + '.part', self.path + '.run')
+        save_whole({'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(), 'average': self.average.state,
+                    'count': self.average.count, 'step': step}, self.path + '.run')
+
+
+def save_whole(content, path):
+    """A file that is there is whole: what is there is not made again."""
+    torch.save(content, path + '.part')
+    os.replace(path + '.part', path)
 
 
 def seed_everything(seed):

@@ -1,12 +1,10 @@
 """The trunk of the loss's LPIPS: a narrow VGG16, trained as a classifier of the drawings, BatchNorm folded."""
-import os
-
 import torch
 import torch.nn.functional as F
 
 import data as pictures
 from models import Vgg, fold_batch_norm
-from training import Run, bf16, seed_everything
+from training import Run, bf16, save_whole, seed_everything
 
 BATCH, PEAK, SEED = 64, 2e-3, 0
 
@@ -60,5 +58,4 @@ def train(data, weights, steps):
     folded.features.load_state_dict(fold_batch_norm(model.eval().features).state_dict())
     seed_everything(SEED + 1)
     constant_channel(folded, pictures.compose(data.pixels[data.pack_train[torch.randint(len(data.pack_train), (256,))]]))
-    torch.save(folded.state_dict(), f'{weights}/vgg16.part')
-    os.replace(f'{weights}/vgg16.part', f'{weights}/vgg16.pt')
+    save_whole(folded.state_dict(), f'{weights}/vgg16.pt')
