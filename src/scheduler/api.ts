@@ -49,7 +49,10 @@ export interface Ticket {
   release(): void
 }
 
-/** How an edit ended. `state` is the last one: what a client needs to go on elsewhere. */
+/**
+ * How an edit ended. `state` is the last one: what a client needs to go on elsewhere. Unless the edit was completed it
+ * has also what was updated since.
+ */
 export type Outcome =
   | { readonly kind: 'completed'; readonly picture: Picture; readonly state: EditState }
   | { readonly kind: 'cancelled'; readonly state: EditState }
@@ -80,8 +83,14 @@ export interface RunningEdit {
   accept(step?: number): void
   pause(): void
   resume(): void
-  /** New target text or parameters from the next step on. Errors: INVALID_ARGUMENT, with the edit unchanged. */
-  update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void
+  /**
+   * New target text or parameters from the next step on. Returns those that are then in force, which `state` need not
+   * show yet; the old ones where the change comes too late. Errors: INVALID_ARGUMENT, with the edit unchanged.
+   */
+  update(change: {
+    readonly target?: string
+    readonly parameters?: Partial<EditParameters>
+  }): Pick<EditState, 'target' | 'parameters'>
   /** Not scheduled while held: its reader is behind. A step under way is still reported. */
   hold(held: boolean): void
 }

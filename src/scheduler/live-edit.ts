@@ -13,6 +13,8 @@ export interface Change {
   readonly parameters?: Partial<EditParameters>
 }
 
+type Aims = Pick<EditState, 'target' | 'parameters'>
+
 /** What an edit asks of the scheduler, which acts at once where no step is under way. */
 export interface Driver {
   onWish(edit: LiveEdit): void
@@ -39,7 +41,8 @@ export class LiveEdit implements RunningEdit {
   unprepared = true
   #state: EditState
   #acceptAt: number | undefined
-  #update: Pick<EditState, 'target' | 'parameters'> | undefined
+  /** Waits for the end of the step under way. */
+  #update: Aims | undefined
 
   constructor(id: number, state: EditState, place: Place, listener: EditListener, submittedMs: number, driver: Driver) {
     this.id = id
@@ -52,6 +55,11 @@ export class LiveEdit implements RunningEdit {
 
   get state(): EditState {
     return this.#state
+  }
+
+  /** What to go on from elsewhere: with what was updated, though no step was taken with it. */
+  get resumable(): EditState {
+    return { ...this.#state, ...this.#update }
   }
 
   /** Edits with the same one can share a batch: of one pack and one graph. */
@@ -97,8 +105,9 @@ export class LiveEdit implements RunningEdit {
     if (!this.ended) this.#driver.onBlock(this, 'held', held)
   }
 
-  update({ target, parameters = {} }: Change): void {
-    if (this.ended || this.finishing) return
+  update({ target, parameters = {} }: Change): Aims {
+    // No step is to come.
+    if (this.ended || this.finishing || this.accepted) return this.#state
     const before = this.#update ?? this.#state
     const after = {
       target: target === undefined ? before.target : checkText(target, 'target'),
@@ -107,6 +116,7 @@ export class LiveEdit implements RunningEdit {
     this.#check(after.parameters)
     this.#update = after
     this.#driver.onWish(this)
+    return after
   }
 
   /** The step under way was taken. */

@@ -152,7 +152,7 @@ export class Scheduler implements SchedulerApi {
   handBack(): void {
     this.#draining = true
     this.#gone = true
-    for (const edit of [...this.#edits.values()]) this.#end(edit, { kind: 'handed-back', state: edit.state })
+    for (const edit of [...this.#edits.values()]) this.#end(edit, { kind: 'handed-back', state: edit.resumable })
     this.#tell()
   }
 
@@ -253,7 +253,7 @@ export class Scheduler implements SchedulerApi {
       if (edit === undefined) continue
       edit.running = false
       if (failed.includes(id) && edit.cancelledMs === undefined) {
-        this.#end(edit, { kind: 'failed', error, state: edit.state })
+        this.#end(edit, { kind: 'failed', error, state: edit.resumable })
       } else this.#boundary(edit)
     }
   }
@@ -274,7 +274,7 @@ export class Scheduler implements SchedulerApi {
       this.#started(edit, [])
       this.#end(edit, { kind: 'completed', picture: result.picture, state: edit.state })
     } else if (wanted && result.kind === 'failed') {
-      this.#end(edit, { kind: 'failed', error: result.error, state: edit.state })
+      this.#end(edit, { kind: 'failed', error: result.error, state: edit.resumable })
     }
     this.#boundary(edit)
     return wanted
@@ -286,7 +286,7 @@ export class Scheduler implements SchedulerApi {
     const nowMs = this.#now()
     if (edit.cancelledMs !== undefined) {
       this.#observer.onFreed?.({ cancelToFreedMs: nowMs - edit.cancelledMs })
-      this.#end(edit, { kind: 'cancelled', state: edit.state })
+      this.#end(edit, { kind: 'cancelled', state: edit.resumable })
       return
     }
     if (edit.finishing) return

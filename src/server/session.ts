@@ -162,8 +162,7 @@ export class Session {
       const cure = 'Acknowledge the events that came.'
       throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
     }
-    edit.update(change)
-    const { target: targetText, parameters } = edit.state
+    const { target: targetText, parameters } = edit.update(change)
     this.#steps = parameters.steps
     this.#tell({ updated: { targetText, parameters: encodeParameters(parameters) } })
   }
@@ -430,10 +429,12 @@ export class Session {
   }
 
   /** Where an edit can go on: always float32 at its end. */
-  #point({ pack, step, z }: EditState, exact = false): ResumePoint {
-    const { shape, stream } = this.#setup.plan
+  #point({ pack, step, z, parameters }: EditState, exact = false): ResumePoint {
+    const { shapeOf, stream } = this.#setup.plan
     const type = exact ? 'NUMBER_TYPE_FLOAT32' : stream.latentType
-    return { step, packDigest: pack, ...(z === undefined ? {} : { latent: encodeLatent(z, shape, type) }) }
+    // An update may have changed the space before the first step.
+    const latent = z === undefined ? {} : { latent: encodeLatent(z, shapeOf(parameters.space), type) }
+    return { step, packDigest: pack, ...latent }
   }
 
   #statistics() {

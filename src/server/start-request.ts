@@ -49,8 +49,8 @@ export interface StartPlan {
   readonly firstStep: number
   /** Steps that are left to take. */
   readonly steps: number
-  /** [C, h, w] of the latent. */
-  readonly shape: readonly number[]
+  /** [C, h, w] of a latent of its pack. */
+  readonly shapeOf: (space: EditParameters['space']) => readonly number[]
 }
 
 /** Decode the picture and put the state together. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED. */
@@ -115,7 +115,7 @@ export function planStart(
     bytes: image.length + (z?.byteLength ?? 0),
     firstStep: step,
     steps: parameters.steps - step,
-    shape,
+    shapeOf: (space) => (space === parameters.space ? shape : variableShape(pack, space)),
   }
   const load: LoadState = async () => {
     const { size, background } = pack.manifest.image

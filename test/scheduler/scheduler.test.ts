@@ -197,7 +197,7 @@ test('an update that comes after an accept comes too late', async (t) => {
   await turn()
   await stage.device.step()
   run.edit.accept()
-  run.edit.update({ target: 'horse' })
+  t.like(run.edit.update({ target: 'horse' }), { target: 'cat' }, 'and says so')
   await stage.finish()
   t.like(run.outcome(), { kind: 'completed', state: { target: 'cat', step: 1 } })
 })
@@ -265,6 +265,25 @@ test('an update can move an edit to another graph, and two updates add up', asyn
   await stage.finish()
   t.like(run.edit.state, { target: 'horse', parameters: { lambdaP: 0, lambdaZ: 0.05 } })
   t.is(run.outcome()?.kind, 'completed')
+})
+
+test('an update during a step says what will be in force, and is not lost when the edit ends before', async (t) => {
+  const ends = {
+    cancelled: (run: Run) => run.edit.cancel(),
+    'handed-back': (_: Run, stage: Stage) => stage.scheduler.handBack(),
+  }
+  for (const [kind, end] of Object.entries(ends)) {
+    const stage = new Stage()
+    const run = stage.submit(newState('cat', { steps: 9 }))
+    await turn()
+    await stage.device.step()
+    t.like(run.edit.update({ target: 'horse' }), { target: 'horse', parameters: { steps: 9 } })
+    t.like(run.edit.update({ parameters: { steps: 5 } }), { target: 'horse', parameters: { steps: 5 } })
+    t.like(run.edit.state, { target: 'cat', parameters: { steps: 9 } }, 'the step under way does not have it')
+    end(run, stage)
+    await stage.finish()
+    t.like(run.outcome(), { kind, state: { target: 'horse', parameters: { steps: 5 }, step: 1 } })
+  }
 })
 
 test('a wrong update is refused, with the edit unchanged', async (t) => {

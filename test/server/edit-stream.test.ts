@@ -2,11 +2,13 @@
 // The scheduler is the fake one, which takes steps when the test lets it.
 
 import test from 'ava'
+import { variableShape } from '../../src/engine/step-graph.js'
 import { decodeLatent } from '../../src/proto/codec.js'
 import type { StreamOptions } from '../../src/proto/messages.js'
 import { fromStatus } from '../../src/proto/status.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
-import { serve, startEdit } from '../support-server/start.js'
+import { pack, serve, startEdit } from '../support-server/start.js'
 
 const isPng = (bytes: Uint8Array) => Buffer.from(bytes).subarray(1, 4).toString() === 'PNG'
 const isJpeg = (bytes: Uint8Array) => bytes[0] === 0xff && bytes[1] === 0xd8
@@ -152,6 +154,38 @@ test('pause, update and resume', async (t) => {
   stream.send('a', { resume: {} })
   const { completed } = await stream.first('completed')
   t.is(completed.resumePoint?.step, 3)
+  stream.end()
+})
+
+test('an update goes with an edit that is handed back before its next step', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 1 })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('step')
+  stream.send('a', { pause: {} })
+  stream.send('a', { update: { targetText: 'lemon' } })
+  t.is((await stream.first('updated')).updated.targetText, 'lemon')
+  scheduler.handBack()
+  const { handedBack } = await stream.first('handedBack')
+  t.like(handedBack.state, { targetText: 'lemon', resumePoint: { step: 1 } })
+  stream.end()
+})
+
+test('an update of the space before the first step changes the shape of latents', async (t) => {
+  const shape = variableShape(pack, 'pixels')
+  const scheduler = new FakeScheduler({ length: shape.reduce((a, b) => a * b, 1), allowed: 0 })
+  const { peer } = await serve(t, { scheduler })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit({ stream: { latents: {} } }) })
+  await stream.first('started')
+  stream.send('a', { update: { parameters: { space: 'SPACE_PIXELS' } } })
+  await stream.first('updated')
+  scheduler.allow(10)
+  const { step } = await stream.first('step')
+  t.deepEqual(step.resumePoint!.latent!.shape, [...shape])
+  t.notThrows(() => decodeLatent(step.resumePoint!.latent!))
+  const { completed } = await stream.first('completed')
+  t.deepEqual(completed.resumePoint!.latent!.shape, [...shape])
   stream.end()
 })
 

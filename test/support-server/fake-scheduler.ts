@@ -94,6 +94,8 @@ class FakeEdit implements RunningEdit {
   #wish: Wish | undefined
   #over = false
   #scheduled = false
+  /** Waits for the next step boundary, as if a step were under way. */
+  #update: Pick<EditState, 'target' | 'parameters'> | undefined
   #started = false
 
   constructor(state: EditState, listener: EditListener, length: number, allowed: number, onEnd: () => void) {
@@ -143,12 +145,15 @@ class FakeEdit implements RunningEdit {
     this.#wake()
   }
 
-  update({ target, parameters = {} }: Parameters<RunningEdit['update']>[0]): void {
+  update({ target, parameters = {} }: Parameters<RunningEdit['update']>[0]): Pick<EditState, 'target' | 'parameters'> {
+    if (this.#over) return this.state
     if (parameters.steps !== undefined && parameters.steps < 1) {
       throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'steps', message: 'steps cannot be 0', cure: 'Use 1.' })
     }
-    const changed = { ...this.state.parameters, ...parameters }
-    this.state = { ...this.state, target: target ?? this.state.target, parameters: changed }
+    const before = this.#update ?? this.state
+    this.#update = { target: target ?? before.target, parameters: { ...before.parameters, ...parameters } }
+    this.#wake()
+    return this.#update
   }
 
   #wake(): void {
@@ -166,6 +171,8 @@ class FakeEdit implements RunningEdit {
       const long = this.state.target.length > 100
       this.#listener.onStarted(long ? ['the target text has 200 tokens; the rest is cut off'] : [])
     }
+    this.state = { ...this.state, ...this.#update }
+    this.#update = undefined
     const { state } = this
     const end = (outcome: Parameters<EditListener['onEnd']>[0]) => {
       this.#over = true
