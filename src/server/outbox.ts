@@ -25,10 +25,8 @@ export interface Sink {
 }
 
 interface Entry {
-  readonly message: EditMessage
+  message: EditMessage
   bytes: number
-  /** Has, or keeps, no pictures. */
-  stripped: boolean
 }
 
 export interface OutboxEvents {
@@ -84,7 +82,7 @@ export class Outbox {
 
   push(message: EditMessage): void {
     const bytes = eventBytes(message.bare) + (message.pictures?.estimatedBytes ?? 0)
-    this.#entries.push({ message, bytes, stripped: message.pictures === undefined })
+    this.#entries.push({ message, bytes })
     this.#resize(bytes)
     this.#ended ||= message.terminal
     this.#strip()
@@ -144,9 +142,11 @@ export class Outbox {
   #strip(): void {
     for (const entry of this.#entries.slice(this.#sent, -1)) {
       if (this.#bytes <= this.#windowBytes) return
-      if (entry.stripped || entry === this.#encoding) continue
-      this.#weigh(entry, entry.message.bare)
-      entry.stripped = true
+      const { sequence, bare, pictures, terminal } = entry.message
+      if (pictures === undefined || entry === this.#encoding) continue
+      this.#weigh(entry, bare)
+      // Nothing of its pictures is held any more, not even what would make them.
+      entry.message = { sequence, bare, terminal }
       this.#dropped += 1
       this.#events.onDropped()
     }
@@ -172,7 +172,7 @@ export class Outbox {
   async #send(sink: Sink, entry: Entry): Promise<void> {
     const { message } = entry
     this.#encoding = entry
-    const event = entry.stripped ? message.bare : await message.pictures!.event()
+    const event = message.pictures === undefined ? message.bare : await message.pictures.event()
     this.#encoding = undefined
     if (sink !== this.#sink || entry !== this.#entries[this.#sent]) return
     this.#weigh(entry, event)

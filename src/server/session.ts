@@ -272,12 +272,14 @@ export class Session {
     const bare = { step, losses, similaritySource, similarityTarget, ...(lossless ? latent : {}) }
     if (!hasPreview && (lossless || !hasLatent)) this.#tell({ step: bare })
     else {
+      // What waits holds this, and nothing else of the report.
+      const raw = hasPreview ? report.preview : undefined
       const whole = async () => {
-        const picture = hasPreview ? { preview: await this.#preview(report.preview, preview) } : {}
+        const picture = raw === undefined ? {} : { preview: await this.#preview(raw, preview) }
         return { step: { ...bare, ...latent, ...picture } }
       }
-      const estimatedBytes = hasPreview ? report.preview.data.length : after.z!.byteLength
-      this.#tell({ step: bare }, { whole, estimatedBytes })
+      const latentBytes = lossless ? 0 : (latent.resumePoint?.latent?.data.length ?? 0)
+      this.#tell({ step: bare }, { whole, estimatedBytes: latentBytes + (raw?.data.length ?? 0) })
     }
     this.#hold()
   }
@@ -369,7 +371,6 @@ export class Session {
     this.#sequence += 1
     const head = { editId: this.id, sequence: this.#sequence, droppedPreviews: 0 }
     const bare: EditEvent = { ...head, ...body }
-    let made: Promise<EditEvent> | undefined
     const message: EditMessage = {
       sequence: this.#sequence,
       bare,
@@ -378,7 +379,7 @@ export class Session {
         ? {}
         : {
             pictures: {
-              event: () => (made ??= pictures.whole().then((whole) => ({ ...head, ...whole }))),
+              event: once(async () => ({ ...head, ...(await pictures.whole()) })),
               estimatedBytes: pictures.estimatedBytes,
             },
           }),
@@ -446,6 +447,17 @@ export class Session {
   #describe(error: unknown) {
     if (!(error instanceof FlexitError) || error.code === 'INTERNAL') this.#logger.error({ err: error }, 'edit failed')
     return toStatus(error)
+  }
+}
+
+/** Call `make` the first time only. It is let go of then, with all that it holds: for a preview its raw picture. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let left: (() => Promise<T>) | undefined = make
+  let made: Promise<T> | undefined
+  return () => {
+    made ??= left!()
+    left = undefined
+    return made
   }
 }
 

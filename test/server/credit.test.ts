@@ -1,12 +1,17 @@
 // Slow readers: what is left out for them, what waits for them, and what always arrives.
 // The rules are those of StreamOptions.window_bytes in proto/flexit/v1/editor.proto.
 
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import test from 'ava'
 import { kindOf } from '../support-server/peer.js'
 import { serve, startEdit } from '../support-server/start.js'
 
 const windowBytes = 64 * 1024
 const steps = 40
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
 
 test('without acknowledgements only the newest preview is kept, and another edit is not slowed', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 0 })
@@ -42,6 +47,26 @@ test('without acknowledgements only the newest preview is kept, and another edit
   t.true(end.completed.picture!.data.length > 0)
   t.is(stream.all.filter(({ editId, droppedPreviews }) => editId === 'reading' && droppedPreviews > 0).length, 0)
   stream.end()
+})
+
+test('of what is not acknowledged, no raw preview but the newest is held', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('slow', { start: startEdit({ parameters: { steps }, stream: { previews: {}, windowBytes } }) })
+  await stream.first('started')
+  const watching = peer.stream('Attach', { editId: 'slow' })
+  scheduler.allow(steps - 1)
+  await watching.first('step', ({ step }) => step?.step === steps - 2)
+  await stream.first('step', ({ step }) => step?.preview != null)
+  const edit = scheduler.edits[0]!
+  // A WeakRef that was made in this turn still holds.
+  await new Promise((resolve) => setImmediate(resolve))
+  collectGarbage()
+  const held = edit.previews.flatMap((preview, step) => (preview.deref() === undefined ? [] : [step]))
+  t.is(edit.previews.length, steps - 1)
+  t.true(held.length <= 2, `the newest, and one that may be encoded just now: ${held.join()}`)
+  watching.cancel()
+  stream.cancel()
 })
 
 test('the end comes without any credit, and nothing after it', async (t) => {

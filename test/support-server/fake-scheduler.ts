@@ -81,6 +81,8 @@ class FakeEdit implements RunningEdit {
   readonly wasHeld: Promise<void>
   /** Resolves when it has ended. */
   readonly ended: Promise<void>
+  /** Of each step, for as long as somebody holds it. */
+  readonly previews: WeakRef<Picture>[] = []
   /** The step that it began with. */
   readonly first: number
   #onOver: () => void = () => undefined
@@ -198,6 +200,7 @@ class FakeEdit implements RunningEdit {
     const { step, parameters, target, picture, z = new Float32Array(this.#length) } = this.state
     const drive = picture.data[step % picture.data.length]! + target.length + parameters.seed + parameters.lambdaP
     const preview = pictureOf(this.state)
+    this.previews.push(new WeakRef(preview))
     const next = z.map((value, i) => Math.fround(value * 0.9 + Math.sin(i + step + drive)))
     this.state = { ...this.state, step: step + 1, z: next }
     const report = {
