@@ -56,7 +56,8 @@ export class Outbox {
   #bytes = 0
   #dropped = 0
   #lastSent = 0
-  #ended = false
+  /** The terminal event, once it is there. */
+  #end: EditMessage | undefined
   #pumping = false
   #encoding: Entry | undefined
   #sink: Sink | undefined
@@ -81,10 +82,8 @@ export class Outbox {
   }
 
   push(message: EditMessage): void {
-    const bytes = eventBytes(message.bare) + (message.pictures?.estimatedBytes ?? 0)
-    this.#entries.push({ message, bytes })
-    this.#resize(bytes)
-    this.#ended ||= message.terminal
+    if (message.terminal) this.#end = message
+    this.#add(message)
     this.#strip()
     void this.#pump()
   }
@@ -95,12 +94,16 @@ export class Outbox {
     void this.#pump()
   }
 
-  /** Send to `sink` from the event after `afterSequence` on; another reader hears no more. */
+  /**
+   * Send to `sink` from the event after `afterSequence` on; another reader hears no more. The terminal event comes in any
+   * case: what counted as acknowledged need not have arrived, and nothing else would tell this reader that it is over.
+   */
   attach(sink: Sink, afterSequence: number): void {
     const before = this.#sink
     this.#sink = sink
     if (before !== sink) before?.lost()
     this.#forget(Math.min(afterSequence, this.#lastSent))
+    if (this.#entries.length === 0 && this.#end !== undefined) this.#add(this.#end)
     this.#rewind()
     void this.#pump()
   }
@@ -114,8 +117,15 @@ export class Outbox {
   /** Forget everything. */
   clear(): void {
     this.detach()
+    this.#end = undefined
     this.#entries.length = 0
     this.#resize(-this.#bytes)
+  }
+
+  #add(message: EditMessage): void {
+    const bytes = eventBytes(message.bare) + (message.pictures?.estimatedBytes ?? 0)
+    this.#entries.push({ message, bytes })
+    this.#resize(bytes)
   }
 
   #rewind(): void {
@@ -166,7 +176,7 @@ export class Outbox {
   #next(): { sink: Sink; entry: Entry } | undefined {
     const entry = this.#entries[this.#sent]
     if (this.#sink === undefined || entry === undefined) return undefined
-    return this.#ended || this.#sentBytes < this.#windowBytes ? { sink: this.#sink, entry } : undefined
+    return this.#end !== undefined || this.#sentBytes < this.#windowBytes ? { sink: this.#sink, entry } : undefined
   }
 
   async #send(sink: Sink, entry: Entry): Promise<void> {
@@ -180,7 +190,8 @@ export class Outbox {
     this.#sentBytes += entry.bytes
     this.#lastSent = Math.max(this.#lastSent, message.sequence)
     await sink.write({ ...event, droppedPreviews: this.#dropped }, entry.bytes)
-    if (sink.acknowledges) this.acknowledge(message.sequence)
+    // Its stream may have gone meanwhile: then the next reader is to have it.
+    if (sink.acknowledges && sink === this.#sink) this.acknowledge(message.sequence)
     if (message.terminal) sink.ended()
   }
 

@@ -188,11 +188,15 @@ export class Session {
     this.#grace = setTimeout(() => this.cancel(), this.#setup.disconnectGraceMs).unref()
   }
 
-  /** Send events after `afterSequence` to `sink` as well. Returns how to stop. */
+  /** Send events after `afterSequence` to `sink` as well; where none is to come, it is only ended. Returns how to stop. */
   observe(sink: Sink, afterSequence: number): () => void {
     const outbox = this.#outbox({ onCredit: () => undefined })
     const past = [...this.#history, ...this.#notes, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
     const inOrder = past.sort((a, b) => a.sequence - b.sequence)
+    if (this.over && afterSequence >= this.#sequence) {
+      sink.ended()
+      return () => undefined
+    }
     for (const message of inOrder) if (message.sequence > afterSequence) outbox.push(message)
     this.#observers.add(outbox)
     outbox.attach(sink, afterSequence)

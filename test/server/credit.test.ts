@@ -4,6 +4,7 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import test from 'ava'
+import { Outbox } from '../../src/server/outbox.js'
 import { kindOf } from '../support-server/peer.js'
 import { serve, startEdit } from '../support-server/start.js'
 
@@ -132,6 +133,30 @@ test('acknowledging what was not sent is no credit', async (t) => {
   t.true(scheduler.edits[0]!.held)
   t.true(scheduler.edits[0]!.state.step < 200)
   stream.cancel()
+})
+
+test('what a reader was being sent when another took over goes to the other', async (t) => {
+  const outbox = new Outbox(windowBytes, {
+    onBytes: () => undefined,
+    onDropped: () => undefined,
+    onCredit: () => undefined,
+  })
+  let onGone = () => {}
+  const gone = new Promise<void>((resolve) => (onGone = resolve))
+  const first = { acknowledges: true, write: () => gone, ended: () => undefined, lost: () => onGone() }
+  outbox.attach(first, 0)
+  const bare = { editId: 'a', sequence: 1, droppedPreviews: 0, failed: { status: null } }
+  outbox.push({ sequence: 1, bare, terminal: true })
+  const sent: number[] = []
+  await new Promise<void>((resolve) => {
+    const write = ({ sequence }: { readonly sequence: number }) => {
+      sent.push(sequence)
+      return Promise.resolve()
+    }
+    outbox.attach({ acknowledges: true, write, ended: resolve, lost: () => undefined }, 0)
+  })
+  t.deepEqual(sent, [1])
+  t.is(outbox.bytes, 0)
 })
 
 test('lossless latents cannot be asked for by an edit that is to run on alone', async (t) => {

@@ -241,6 +241,47 @@ test('attaching an edit to its own stream repeats what was not acknowledged', as
   t.deepEqual(numbers, [1, 2, 3, 3, 4, 5, 6, 7, 8])
 })
 
+test('attaching to an edit whose end was acknowledged repeats its end', async (t) => {
+  const { peer } = await serve(t)
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  const { sequence } = await stream.first('completed')
+  stream.send('a', { acknowledge: { sequence } })
+  stream.send('a', { ping: {} })
+  await stream.first('pong')
+  t.is(await peer.stream('RunEdit', { editId: 'b', start: startEdit() }).over, undefined)
+
+  const late = peer.edit()
+  for (const [id, afterSequence] of [
+    ['a', 0],
+    ['a', sequence],
+    ['b', 0],
+    ['b', 3],
+  ] as const) {
+    const before = late.all.length
+    late.send(id, { attach: { afterSequence } })
+    const again = await late.first('completed', (event) => late.all.indexOf(event) >= before)
+    t.like(again, { editId: id, sequence })
+    t.is(late.all.length, before + 1)
+  }
+  late.end()
+  t.is(await late.over, undefined, 'nothing is waited for')
+  stream.end()
+})
+
+test('watching an edit from its end on ends at once', async (t) => {
+  const { peer } = await serve(t)
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  const { sequence } = await stream.first('completed')
+  for (const afterSequence of [sequence, sequence + 5]) {
+    const watching = peer.stream('Attach', { editId: 'a', afterSequence })
+    t.is(await watching.over, undefined)
+    t.deepEqual(watching.all, [])
+  }
+  stream.end()
+})
+
 test('commands for edits that are not there are answered, and touch none that is', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 0 })
   const [stream, other] = [peer.edit(), peer.edit()]
