@@ -115,7 +115,7 @@ export function planStart(
     bytes: image.length + (z?.byteLength ?? 0),
     firstStep: step,
     steps: parameters.steps - step,
-    shapeOf: (space) => (space === parameters.space ? shape : variableShape(pack, space)),
+    shapeOf: shapesOf(pack),
   }
   const load: LoadState = async () => {
     const { size, background } = pack.manifest.image
@@ -124,6 +124,11 @@ export function planStart(
     return { pack: pack.digest, parameters, source: sourceText, target: targetText, picture, step, z }
   }
   return { plan, load }
+}
+
+/** On its own: a function made beside the request would keep its image for as long as the edit is known. */
+function shapesOf(pack: Pack): StartPlan['shapeOf'] {
+  return (space) => variableShape(pack, space)
 }
 
 /** The change that an update asks for. Errors: INVALID_ARGUMENT. */
