@@ -52,6 +52,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #attempts = 0
   #cancelled = false
   #paused = false
+  /** The present start may have been paused: only then has it to hear of `resume`. */
+  #pauseSent = false
   #accept: { readonly step: number } | undefined
   #unconfirmed: UpdateCommand[] = []
   #accepted = false
@@ -90,6 +92,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   pause(): void {
     this.#paused = true
+    this.#pauseSent = true
     this.#send({ pause: {} })
   }
 
@@ -263,6 +266,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#wireId = `${this.id}:${this.#starts}`
     this.#sequence = 0
     this.#dropped = 0
+    this.#pauseSent = false
     const leftMs = Math.max(1, Math.round(this.#deadlineMs - performance.now()))
     const underWayMs = Math.round(performance.now() - this.#beginMs)
     const start = { ...this.#start, underWayMs, begun: this.#started }
@@ -274,7 +278,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** What was asked for while no server heard it. */
   #repeatWishes(): void {
     if (this.#cancelled) this.#send({ cancel: {} })
-    if (this.#paused) this.#send({ pause: {} })
+    if (this.#paused) this.pause()
+    else if (this.#pauseSent) this.resume()
     for (const update of this.#unconfirmed) this.#send({ update })
     if (this.#accept !== undefined) this.#send({ accept: { step: this.#accept.step } })
   }

@@ -194,6 +194,28 @@ test('a connection that breaks: the same edit is attached again', async (t) => {
   t.is(scheduler.edits.length, 1, 'it was not started twice')
 })
 
+test('what was paused and is resumed while the connection is broken goes on', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 11 })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const client = connect(`127.0.0.1:${proxy.port}`)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  const events = await collect(run, (event) => {
+    if (event.kind === 'step' && event.step === 10) {
+      run.pause()
+      // Its answer says that the pause before it arrived.
+      run.update({ target: 'lemon' })
+    }
+    if (event.kind !== 'updated') return
+    scheduler.allow(100)
+    proxy.cut()
+    run.resume()
+  })
+  t.is(events.at(-1)?.kind, 'completed')
+  t.deepEqual(stepsOf(events), upTo(40))
+  t.is(scheduler.edits.length, 1, 'it was attached again')
+})
+
 test('cancelling while no server can be reached ends the edit here', async (t) => {
   const { address, server } = await serve(t, { allowed: 13 })
   const client = connect(address)
