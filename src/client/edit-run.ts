@@ -9,7 +9,7 @@ import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateC
 import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
 import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
-import { type ClientEditRequest, toStartEdit } from './request.js'
+import { type ClientEditRequest, toStartEdit, wrongId } from './request.js'
 import { type Patience, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
 
@@ -71,7 +71,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#wireId = this.id
     this.#events = this.#run()
     this.#server = channel.choose()
-    this.#open({ start: this.#start })
+    if (wrongId(this.id) === undefined) this.#open({ start: this.#start })
   }
 
   [Symbol.asyncIterator](): AsyncIterator<ClientEvent, void> {
@@ -121,6 +121,11 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   async *#run(): AsyncGenerator<ClientEvent, void> {
+    const wrong = wrongId(this.id)
+    if (wrong !== undefined) {
+      yield this.#failure(wrong)
+      return
+    }
     let ended = false
     try {
       while (!ended) {
@@ -158,7 +163,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     if (rejected !== undefined && error?.status === 'NOT_FOUND') {
       return this.#recovering ? this.#startAnew() : []
     }
-    if (rejected !== undefined && error?.status === 'ALREADY_EXISTS') return [this.#failure(error)]
+    // Its start was rejected: no event of the edit will come.
+    const unstarted = error?.status === 'ALREADY_EXISTS' || error?.field === 'edit_id'
+    if (rejected !== undefined && unstarted) return [this.#failure(error)]
     // It was not admitted.
     const passing = error?.status === 'UNAVAILABLE' || error?.retryAfterMs !== undefined
     if (failed !== undefined && message.sequence === 1 && passing) {

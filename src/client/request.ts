@@ -5,6 +5,7 @@ import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters } from '../engine/parameters.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
 import type { PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
+import { WireError } from '../proto/status.js'
 import type { EditPoint } from './events.js'
 
 export interface PictureRequest {
@@ -54,6 +55,17 @@ export const resumeEvery = 8
 const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
 const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
 const numbers = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
+
+/** Shorter than the server's limit: the library adds `:1`, `:2`, … to it where it starts the edit anew. */
+const idPattern = /^[\w.:-]{1,120}$/
+
+/** What is wrong with the id of an edit: INVALID_ARGUMENT, or undefined. */
+export function wrongId(id: string): WireError | undefined {
+  if (idPattern.test(id)) return undefined
+  const message = 'the edit id has characters that are not allowed, or too many'
+  const cure = 'Use 1 to 120 of A-Z a-z 0-9 . _ : -, or leave it out.'
+  return new WireError({ code: 'INVALID_ARGUMENT', field: 'id', message, cure })
+}
 
 export function toStartEdit(request: ClientEditRequest): StartEdit {
   const { image, source, target, parameters, resumeFrom, pack = '', priority, deadlineMs, runOn = false } = request

@@ -2,8 +2,14 @@
 // The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
 
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
+import { Server, ServerCredentials } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import { type ClientEvent, type EditRun, connect } from '../../src/client/client.js'
+import { invalidArgument } from '../../src/engine/errors.js'
+import { editorService } from '../../src/proto/definition.js'
+import type { EditRequest } from '../../src/proto/messages.js'
+import { toStatus } from '../../src/proto/status.js'
+import type { EditCall } from '../../src/server/edit-stream.js'
 import { apple, serve } from '../support-server/start.js'
 
 const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
@@ -119,6 +125,50 @@ test('what is wrong with a request is an event, with its field and its cure', as
     message: /looks like text/,
   })
   await t.throwsAsync(client.getEdit('nowhere'), { code: 'NOT_FOUND' })
+})
+
+test('an edit id that is not allowed fails the edit, and nothing is sent', async (t) => {
+  const { address, scheduler } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  for (const id of ['my edit', 'a/b', '', 'x'.repeat(121)]) {
+    const run = client.edit({ ...request, id })
+    run.cancel()
+    const events = await collect(run)
+    t.is(events.length, 1)
+    t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'id' } })
+    await t.throwsAsync(client.edit({ ...request, id }).result(), { code: 'INVALID_ARGUMENT' })
+  }
+  t.is(scheduler.admitted.length, 0)
+  const longest = client.edit({ ...request, id: 'x'.repeat(120) })
+  t.is((await longest.result()).statistics.steps, 40)
+})
+
+test('a server that allows fewer ids fails the edit', async (t) => {
+  const server = new Server()
+  server.addService(editorService, {
+    Edit: (call: EditCall) => {
+      call.on('data', ({ editId = '', start }: EditRequest) => {
+        if (start === undefined) return
+        const status = toStatus(invalidArgument('edit_id', 'the edit id is too long'))
+        call.write({ editId, sequence: 0, droppedPreviews: 0, rejected: { status } })
+      })
+      call.on('end', () => call.end())
+    },
+  })
+  const port = await new Promise<number>((resolve, reject) =>
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    ),
+  )
+  const client = connect(`127.0.0.1:${port}`)
+  t.teardown(() => {
+    client.close()
+    server.forceShutdown()
+  })
+  const events = await collect(client.edit(request))
+  t.is(events.length, 1)
+  t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'edit_id' } })
 })
 
 test('no server: an error, after every address was tried', async (t) => {
