@@ -46,8 +46,6 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #heard = false
   /** A stream was opened anew, and nothing was heard on it. */
   #recovering = false
-  /** The stream took over an edit that another one had. */
-  #attached = false
   #lostMs: number | undefined
   #attempts = 0
   #cancelled = false
@@ -152,8 +150,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       this.#goOnFrom(handedBack.state)
       return this.#startAnew()
     }
-    // Its server gave it up while this program could not be reached.
-    if (cancelled !== undefined && !this.#cancelled && this.#attached) {
+    // Its server gave it up while this program could not be reached. Who cancels it means it.
+    if (cancelled?.abandoned === true && !this.#cancelled) {
       this.#keep(cancelled.resumePoint)
       return this.#startAnew()
     }
@@ -261,7 +259,6 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     // Nothing was heard yet: the start may not have arrived.
     if (!this.#heard) return this.#startAnew()
     this.#open({ attach: { afterSequence: this.#sequence, uid: this.#uid } })
-    this.#attached = true
     this.#repeatWishes()
     return []
   }
@@ -294,7 +291,6 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #open(command: Omit<EditRequest, 'editId'>): void {
     this.#stream?.cancel()
     this.#stream = new WireStream(this.#channel.openEdit(this.#server), this.#channel.keepaliveMs)
-    this.#attached = false
     this.#send(command)
   }
 

@@ -138,7 +138,7 @@ export interface EventBody {
   updated?: { targetText: string; parameters: Parameters | null }
   rejected?: { status: Status | null }
   completed?: Completed
-  cancelled?: { resumePoint?: ResumePoint | null }
+  cancelled?: { resumePoint?: ResumePoint | null; abandoned?: boolean }
   failed?: { status: Status | null; resumePoint?: ResumePoint | null }
   handedBack?: { state: EditState | null }
   pong?: object

@@ -63,6 +63,8 @@ export class Session {
   #startedMs: number | undefined
   #steppedMs: number | undefined
   #cancelled = false
+  /** It was the grace that cancelled it, and nobody else. */
+  #abandoned = false
   #handingBack = false
   #stepsTaken = 0
   #previewed = false
@@ -129,7 +131,14 @@ export class Session {
   cancel(): void {
     if (this.#ending) return
     this.#cancelled = true
+    this.#abandoned = false
     this.#running?.cancel()
+  }
+
+  #abandon(): void {
+    const asked = this.#cancelled
+    this.cancel()
+    this.#abandoned = !asked
   }
 
   /** End at the next step, with the state to go on from elsewhere. */
@@ -185,7 +194,7 @@ export class Session {
     if (this.#forgotten) this.#reader.clear()
     if (this.#ending || this.#setup.plan.runOn) return
     this.#logger.info('reader disconnected')
-    this.#grace = setTimeout(() => this.cancel(), this.#setup.disconnectGraceMs).unref()
+    this.#grace = setTimeout(() => this.#abandon(), this.#setup.disconnectGraceMs).unref()
   }
 
   /** Send events after `afterSequence` to `sink` as well; where none is to come, it is only ended. Returns how to stop. */
@@ -337,7 +346,7 @@ export class Session {
 
   #cancellation(state?: EditState): Ending {
     if (this.#overdue !== undefined) return this.#failure(this.#overdue, state)
-    return ['EDIT_STATUS_CANCELLED', { cancelled: this.#pointOf(state) }]
+    return ['EDIT_STATUS_CANCELLED', { cancelled: { ...this.#pointOf(state), abandoned: this.#abandoned } }]
   }
 
   #failure(error: unknown, state?: EditState): Ending {

@@ -244,6 +244,38 @@ test('a connection that breaks: the same edit is attached again', async (t) => {
   t.is(scheduler.edits.length, 1, 'it was not started twice')
 })
 
+test('an edit that somebody else cancels after its connection broke is not started again', async (t) => {
+  const { address, scheduler, peer } = await serve(t, { allowed: 11 })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const client = connect(`127.0.0.1:${proxy.port}`)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit({ ...request, id: 'mine' }), async (event) => {
+    if (event.kind === 'step' && event.step === 10) {
+      proxy.cut()
+      scheduler.allow(1)
+    }
+    if (event.kind === 'resumed') await peer.unary('CancelEdit', { editId: 'mine' })
+  })
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.is(scheduler.edits.length, 1)
+})
+
+test('an edit whose server gave it up while the connection was broken goes on', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 11, options: { disconnectGraceMs: 0 } })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const client = connect(`127.0.0.1:${proxy.port}`)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit(request), async (event) => {
+    if (event.kind !== 'step' || event.step !== 10) return
+    proxy.cut()
+    await scheduler.edits[0]!.ended
+    scheduler.allow(100)
+  })
+  t.is(events.at(-1)?.kind, 'completed')
+  t.deepEqual(stepsOf(events), upTo(40))
+  t.is(scheduler.edits.length, 2)
+})
+
 test('what was paused and is resumed while the connection is broken goes on', async (t) => {
   const { address, scheduler } = await serve(t, { allowed: 11 })
   const proxy = await startProxy(t, Number(address.split(':')[1]))

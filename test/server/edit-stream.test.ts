@@ -108,6 +108,7 @@ test('cancel ends one edit, once, and no other', async (t) => {
   stream.send('a', { cancel: {} })
   const { cancelled } = await stream.first('cancelled')
   t.is(cancelled.resumePoint?.step, 2, 'it can go on from there')
+  t.false(cancelled.abandoned)
   for (const command of [{ cancel: {} }, { accept: {} }, { pause: {} }, { resume: {} }, { update: {} }]) {
     stream.send('a', command)
   }
