@@ -1,9 +1,9 @@
 // The client library: edits on a flexit server, from a program.
 // The protocol is proto/flexit/v1/editor.proto.
 
-import type { EditSummary, ListEditsResponse, ServerInfo } from '../proto/messages.js'
+import type { EditStatus, EditSummary, ListEditsResponse, ServerInfo } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
-import { Channel, type ChannelOptions } from './channel.js'
+import { Channel, type ChannelOptions, type Server } from './channel.js'
 import { EditRun } from './edit-run.js'
 import type { ClientEditRequest } from './request.js'
 
@@ -33,7 +33,10 @@ export interface FlexitClient {
   edit(request: ClientEditRequest): EditRun
   /** Packs, devices, limits, versions: of the first server that can be reached. Errors: WireError. */
   serverInfo(): Promise<ServerInfo>
-  /** Stop an edit that another program may have started. All servers of a list are asked. Errors: WireError (NOT_FOUND). */
+  /**
+   * Stop an edit that another program may have started. All servers of a list are asked, also for what goes on from an
+   * edit that one of them handed back. Errors: WireError (NOT_FOUND).
+   */
   cancelEdit(id: string): Promise<EditSummary>
   /** All servers of a list are asked. Errors: WireError (NOT_FOUND). */
   getEdit(id: string): Promise<EditSummary>
@@ -55,7 +58,7 @@ export function connect(servers: string | readonly string[], options: ConnectOpt
   return {
     edit: (request) => new EditRun(channel, request, patience),
     serverInfo: () => serverInfo(channel),
-    cancelEdit: (editId) => askAll<EditSummary>(channel, 'CancelEdit', editId),
+    cancelEdit: (editId) => cancelEdit(channel, editId),
     getEdit: (editId) => askAll<EditSummary>(channel, 'GetEdit', editId),
     listEdits: () => listEdits(channel),
     close: () => channel.close(),
@@ -87,13 +90,42 @@ async function askAll<A>(channel: Channel, method: 'CancelEdit' | 'GetEdit', edi
   throw errors.find((error) => !(error instanceof WireError) || error.status !== 'NOT_FOUND') ?? errors[0]
 }
 
-async function* listEdits(channel: Channel): AsyncGenerator<EditSummary> {
-  for (const server of channel.servers) {
-    let pageToken = ''
-    do {
-      const page = await channel.call<ListEditsResponse>('ListEdits', { pageToken }, server)
-      yield* page.edits
-      pageToken = page.nextPageToken
-    } while (pageToken !== '')
+/** Errors: those of `askAll`; of a server that cannot tell what it has only where no other has what goes on. */
+async function cancelEdit(channel: Channel, editId: string): Promise<EditSummary> {
+  const summary = await askAll<EditSummary>(channel, 'CancelEdit', editId)
+  if (summary.status !== 'EDIT_STATUS_HANDED_BACK') return summary
+  const lists = await Promise.allSettled(channel.servers.map((server) => startedAnew(channel, server, editId)))
+  const ids = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []))
+  const cancelled = await Promise.all(ids.map((id) => askAll<EditSummary>(channel, 'CancelEdit', id)))
+  const failed = lists.find((list) => list.status === 'rejected')
+  if (cancelled.length === 0 && failed !== undefined) throw failed.reason
+  return cancelled.at(-1) ?? summary
+}
+
+/** Ids of a server's edits under way that an EditRun started in the place of `editId`. Errors: WireError. */
+async function startedAnew(channel: Channel, server: Server, editId: string): Promise<string[]> {
+  const states: EditStatus[] = ['EDIT_STATUS_PENDING', 'EDIT_STATUS_RUNNING', 'EDIT_STATUS_PAUSED']
+  const ids: string[] = []
+  for await (const { editId: id } of listServer(channel, server, states)) {
+    if (id.startsWith(`${editId}:`) && /^\d+$/.test(id.slice(editId.length + 1))) ids.push(id)
   }
+  return ids
+}
+
+async function* listEdits(channel: Channel): AsyncGenerator<EditSummary> {
+  for (const server of channel.servers) yield* listServer(channel, server)
+}
+
+/** `states`: none are all. */
+async function* listServer(
+  channel: Channel,
+  server: Server,
+  states: readonly EditStatus[] = [],
+): AsyncGenerator<EditSummary> {
+  let pageToken = ''
+  do {
+    const page = await channel.call<ListEditsResponse>('ListEdits', { states, pageToken }, server)
+    yield* page.edits
+    pageToken = page.nextPageToken
+  } while (pageToken !== '')
 }

@@ -25,7 +25,10 @@ export interface ClientEditRequest {
   readonly parameters?: Partial<EditParameters>
   /** Go on from here, with the same picture, texts and parameters. */
   readonly resumeFrom?: EditPoint
-  /** 1 to 120 of A-Z a-z 0-9 . _ : -. Default: a new one. */
+  /**
+   * 1 to 120 of A-Z a-z 0-9 . _ : -. Default: a new one. Started anew, on servers it has the ids `ID:1`, `ID:2`, …: give
+   * them to no other edit.
+   */
   readonly id?: string
   /** Name of the pack. Default: the server's. */
   readonly pack?: string

@@ -6,7 +6,13 @@ import { type Socket, type AddressInfo, createConnection, createServer } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { type ClientEvent, type ConnectOptions, type EditRun, connect } from '../../src/client/client.js'
+import {
+  type ClientEvent,
+  type ConnectOptions,
+  type EditRun,
+  type EditSummary,
+  connect,
+} from '../../src/client/client.js'
 import { nextTry } from '../../src/client/retry.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
 
@@ -162,6 +168,26 @@ test('an edit that somebody else cancels is not started again', async (t) => {
   })
   t.is(events.at(-1)?.kind, 'cancelled')
   t.is(scheduler.edits.length, 1)
+})
+
+test('an edit that was handed back is cancelled where it goes on', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 5 }), await serve(t, { allowed: 5 })]
+  const client = clientOf(t, [first.address, second.address], { balancing: 'pick_first' })
+  // Another edit has a name that is alike.
+  const other = client.edit({ ...request, id: 'mine:or-not' })
+  const iterator = other[Symbol.asyncIterator]()
+  for (const kind of ['accepted', 'started'] as const) t.is((await iterator.next()).value?.kind, kind)
+  let answer: Promise<EditSummary> | undefined
+  const events = await collect(client.edit({ ...request, id: 'mine' }), (event) => {
+    if (event.kind !== 'step') return
+    if (event.step === 4) first.scheduler.edits[1]!.handBack()
+    if (event.step === 9) answer = client.cancelEdit('mine')
+  })
+  t.is((await answer)?.editId, 'mine:1')
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.is(second.scheduler.edits[0]!.state.step, 10)
+  t.is((await client.getEdit(other.id)).status, 'EDIT_STATUS_RUNNING')
+  other.cancel()
 })
 
 test('a client that is closed ends its edits', async (t) => {
