@@ -25,6 +25,8 @@ import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
 
 export interface EvaluationOptions extends RemoteOptions {
   readonly pack?: string
+  /** That the edits use. Default: those of the pack that are not optional. */
+  readonly networks?: readonly string[] | undefined
   readonly queries?: string
   readonly images?: string
   readonly references?: string
@@ -175,8 +177,8 @@ export async function withEvaluation<T>(
 }
 
 function openMaker(options: EvaluationOptions, progress: Progress): Promise<Maker> {
-  const { server, pack, device: devices = ['cpu'], threads } = options
-  if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', devices, threads }, progress)
+  const { server, pack, networks, device: devices = ['cpu'], threads } = options
+  if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', networks, devices, threads }, progress)
   checkRemote({ ...options })
   return remoteMaker({ ...options, server, pack, priority: 'batch' })
 }

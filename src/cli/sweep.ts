@@ -86,14 +86,17 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
     throw invalidArgument('grid', 'nothing is to be swept', 'Give --figure 7, 9, 10 or 11, or --grid NAME=A,B.')
   }
   const at = stepsToJudge(options, usualSteps)
-  const given = { ...givenParameters({ ...options }), steps: at.at(-1)! }
+  const networks = networksOf(options)
+  // The pack's own choice may not be there.
+  const chosen = networks === undefined ? {} : { networks }
+  const given = { ...givenParameters({ ...options }), ...chosen, steps: at.at(-1)! }
   const plan = (pack: MakerPack): Planned => {
     const base = pack.resolve(given)
     const planned = grid === undefined ? figurePlan(Number(figure) as Figure, base, pack.networks) : gridPlan(grid)
     const parameters = planned.settings.map((setting) => pack.resolve({ ...base, ...setting.parameters }))
     return { plan: planned, parameters }
   }
-  await withEvaluation(options, signal, plan, async (open, planned) => {
+  await withEvaluation({ ...options, networks }, signal, plan, async (open, planned) => {
     const { scene, editor, resampling, progress } = open
     const onEdits = editProgress(progress)
     const results = await sweep(scene, { editor, ...planned, at, resampling, onEdits })
@@ -103,6 +106,13 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
     process.stdout.write(formatTable(rows))
     progress.say(`${scene.queries.length} queries, after ${at.at(-1)!} steps; the curves are in ${options.out}`)
   })
+}
+
+/** Networks that the settings use. Undefined, the pack's own choice, for the figure that compares networks. */
+function networksOf({ networks, grid, figure }: SweepOptions): readonly string[] | undefined {
+  const axis = grid?.findLast(({ parameter }) => parameter === 'networks')
+  if (axis !== undefined) return [...new Set((axis.values as EditParameters['networks'][]).flat())]
+  return figure === '9' ? undefined : networks
 }
 
 async function writeResults(

@@ -1,11 +1,11 @@
 // `flexit eval` and `flexit sweep` with the embedded pack, on a small world of colours (../evaluation/support.ts).
 // Runs are started as processes; see support.ts.
 
-import { readFile, readdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { makeWorld } from '../evaluation/support.js'
-import { flexit, newFolder, quick } from './support.js'
+import { flexit, newFolder, quick, tiny } from './support.js'
 
 const world = newFolder()
 const queries = ['--queries', join(world, 'queries.csv')]
@@ -90,6 +90,27 @@ test('wrong requests are told of before anything long', async (t) => {
   ]
   for (const [args, message] of cases) {
     const { code, stderr } = await flexit(args, { cwd: world })
+    t.not(code, 0)
+    t.regex(stderr, message, args.join(' '))
+  }
+})
+
+test('a pack with only some of its networks will do for edits with these', async (t) => {
+  const partial = join(world, 'partial')
+  await mkdir(partial)
+  const names = (await readdir(tiny)).filter((name) => name !== 'clip-rn.safetensors')
+  for (const name of names) await symlink(join(tiny, name), join(partial, name))
+  const unknown = join(world, 'unknown.csv')
+  await writeFile(unknown, 'image,source,target\nred-204.png,red,mauve')
+  const cases: readonly (readonly [args: readonly string[], message: RegExp])[] = [
+    // The queries are read when the pack is open.
+    [['eval', '--networks', 'vit'], /"mauve", is not a class of the judge/],
+    [['sweep', '--grid', 'networks=vit'], /"mauve", is not a class of the judge/],
+    [['eval'], /pack tiny is incomplete/],
+    [['sweep', '--networks', 'vit', '--grid', 'networks=vit,rn'], /pack tiny is incomplete/],
+  ]
+  for (const [args, message] of cases) {
+    const { code, stderr } = await flexit([...args, '--pack', partial, '--queries', unknown], { cwd: world })
     t.not(code, 0)
     t.regex(stderr, message, args.join(' '))
   }
