@@ -103,6 +103,7 @@ rendering('promises that the program would not keep', async (t) => {
   const options = (manifests: Manifest[]) => manifests.find(({ kind }) => kind === 'ConfigMap')!.data!
   const pod = (manifests: Manifest[]) => at(find(manifests, 'Deployment'), 'spec.template.spec')
   const container = (manifests: Manifest[]) => at(pod(manifests), 'containers.0')
+  const budget = (manifests: Manifest[]) => at(find(manifests, 'PodDisruptionBudget'), 'spec')
   const ports = [{ name: 'grpc', port: 50051, targetPort: 'web' }]
   const cases: [change: (manifests: Manifest[]) => unknown, expected: RegExp][] = [
     [(all) => (options(all)['FLEXIT_DRIAN_MS'] = '1'), /^the server has no option FLEXIT_DRIAN_MS$/],
@@ -124,6 +125,7 @@ rendering('promises that the program would not keep', async (t) => {
     [(all) => (container(all)['volumeMounts'] = []), /^flexit: nothing is mounted for \/var\/cache\/flexit$/],
     [(all) => (container(all)['securityContext'] = {}), /^flexit may write to its root$/],
     [(all) => (at(find(all, 'Service', 'flexit'), 'spec')['ports'] = ports), /^Service flexit: no port web$/],
+    [(all) => (budget(all)['selector'] = {}), /^the disruption budget is not of the server's pods$/],
   ]
   for (const [change, expected] of cases) {
     const manifests = structuredClone(rendered)

@@ -67,7 +67,17 @@ export function brokenPromises(manifests: readonly Manifest[]): string[] {
     ...imageProblems(pod),
     ...securityProblems(pod),
     ...serviceProblems(manifests, pod.containers[0]),
+    ...budgetProblems(manifests),
   ]
+}
+
+/** An empty selector is of every pod of the namespace. */
+function budgetProblems(manifests: readonly Manifest[]): string[] {
+  const [budget, deployment] = ['PodDisruptionBudget', 'Deployment'].map((kind) => {
+    return at(find(manifests, kind), 'spec')['selector'] as { matchLabels?: Record<string, string> }
+  })
+  const [covered, pods] = [budget, deployment].map((selector) => JSON.stringify(selector?.matchLabels ?? {}))
+  return covered === pods && pods !== '{}' ? [] : ["the disruption budget is not of the server's pods"]
 }
 
 function optionProblems({ env, resources }: Container, variables: Readonly<Record<string, string>>): string[] {
