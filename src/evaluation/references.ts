@@ -19,7 +19,7 @@ export interface FindReferencesOptions {
   /** Folder of the queries' pictures. */
   readonly images: string
   /**
-   * A table (columns `image` or `path`, `label` or `class_id`, perhaps `split`), or a folder with a folder of pictures
+   * A table (columns `image` or `path`, `label` or `class_id`, perhaps `split`; rows of other classes are left out), or a folder with a folder of pictures
    * for each class, named as in the paths of the queries.
    */
   readonly references: string
@@ -40,9 +40,7 @@ export async function findReferences(
       throw fileError(error, references, 'read')
     },
   )
-  const found = isFolder
-    ? await readFolders(folders, images, references)
-    : await readTable(references, images, new Map([...classes].map(([id, name]) => [name, id])))
+  const found = isFolder ? await readFolders(folders, images, references) : await readTable(references, images, classes)
   for (const { target, targetClass } of queries) {
     for (const [what, pictures] of Object.entries(found) as [string, References['statistics']][]) {
       if ((pictures.get(targetClass) ?? []).length > 0) continue
@@ -58,7 +56,7 @@ export function retrieve({ retrieval }: References, { id, targetClass }: Query, 
   return pictures[Math.floor(uniforms(seed, id, 0, 0).next().value * pictures.length)]!
 }
 
-async function readTable(path: string, images: string, byName: ReadonlyMap<string, number>): Promise<References> {
+async function readTable(path: string, images: string, classes: ReadonlyMap<number, string>): Promise<References> {
   const { columns, rows } = await readCsv(path)
   const image = ['image', 'path'].find((name) => columns.includes(name))
   const isById = columns.includes('class_id')
@@ -66,8 +64,13 @@ async function readTable(path: string, images: string, byName: ReadonlyMap<strin
     const message = `${path} has the columns ${columns.join(', ')}; image and label, or path and class_id, are needed`
     throw invalidArgument('references', message)
   }
-  const classOf = (row: Readonly<Record<string, string>>) =>
-    isById ? Number(row['class_id']) : byName.get(row['label']!)
+  const byName = new Map([...classes].map(([id, name]) => [name, id]))
+  // Rows of other classes count for nothing: the statistics over all pictures are of the classes of the queries.
+  const classOf = (row: Readonly<Record<string, string>>) => {
+    if (!isById) return byName.get(row['label']!)
+    const text = row['class_id']!.trim()
+    return text !== '' && classes.has(Number(text)) ? Number(text) : undefined
+  }
   const grouped = (chosen: typeof rows) =>
     group(
       chosen.flatMap((row) => {

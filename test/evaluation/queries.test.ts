@@ -114,8 +114,10 @@ test('real pictures from a table: all for the statistics, validation ones to ret
     t.deepEqual([...found.retrieval], [[1, ['images/b.png']]])
     t.is(retrieve(found, set.queries[0]!, 3), 'images/b.png')
 
-    await writeFile(table, 'path,class_id\na.png,1\nb.png,1')
+    // Rows of other classes, and of none, count no more than with labels.
+    await writeFile(table, 'path,class_id\na.png,1\nb.png,1\nd.png,3\ne.png,')
     const byId = await findReferences(set, { images: 'images', references: table })
+    t.deepEqual([...byId.statistics], [[1, ['images/a.png', 'images/b.png']]])
     t.deepEqual(byId.retrieval, byId.statistics)
     const choices = Array.from({ length: 20 }, (_, id) => retrieve(byId, { ...set.queries[0]!, id }, 0))
     t.is(new Set(choices).size, 2)
