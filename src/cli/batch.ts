@@ -125,7 +125,9 @@ async function plan(
   await inParallel(checkedAtOnce, queries, async (query) => {
     try {
       const job = await toJob(query, pack, { ...given, ...query.parameters }, folder)
-      jobs.set(job.key, { ...job, queries: [...(jobs.get(job.key)?.queries ?? []), query] })
+      const queries = [...(jobs.get(job.key)?.queries ?? []), query].sort((a, b) => a.line - b.line)
+      // Checks end in any order; the name of the files must not depend on it, or what is done is not found again.
+      jobs.set(job.key, { ...job, queries, files: folder.filesOf(queries[0]!, job.key) })
     } catch (error) {
       if (!(error instanceof FlexitError)) throw error
       const { field, message, cure = '' } = error

@@ -173,6 +173,21 @@ test('rows that ask for the same are one edit', async (t) => {
   )
 })
 
+test('the edit of equal rows has the name of the first, however long its check took', async (t) => {
+  const { address, scheduler } = await serve(t)
+  const cwd = await newBatch([])
+  const names = ['strawberry.png', ...Array.from({ length: 9 }, (_, i) => `copy-${i}.png`)]
+  for (const name of names.slice(1)) await copyFile(join(cwd, 'strawberry.png'), join(cwd, name))
+  await writeRows(
+    cwd,
+    names.map((name) => `${name},strawberry,grapes,`),
+  )
+  t.is((await batch(cwd, address)).code, 0)
+  for (const { picture } of await resultsOf(cwd)) t.regex(picture!, /^pictures\/strawberry-grapes-/)
+  t.is((await batch(cwd, address)).code, 0)
+  t.is(scheduler.edits.length, 1)
+})
+
 test('on this machine: the bits of single edits', async (t) => {
   const elsewhere = join(tiny, 'examples', 'rose.png')
   const cwd = await newBatch(['strawberry.png,strawberry,grapes,3', `${elsewhere},rose,sunflower,`])
