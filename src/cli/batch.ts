@@ -2,7 +2,7 @@
 // What is in its folder: batch/results.ts.
 
 import { readFile } from 'node:fs/promises'
-import { basename, extname, join, resolve } from 'node:path'
+import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
 import { FlexitError, fileError, invalidArgument } from '../engine/errors.js'
 import { type EditParameters, checkText } from '../engine/parameters.js'
@@ -13,7 +13,7 @@ import { inParallel, nameOf, runBatch } from './batch/run.js'
 import { deviceMaker } from './device-maker.js'
 import { interruptible } from './interruption.js'
 import type { Maker, MakerPack } from './maker.js'
-import { checkOutputs } from './outputs.js'
+import { checkOutputs, slug } from './outputs.js'
 import { addParameters, givenParameters, parseCount } from './parameters.js'
 import { type Progress, counted, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
@@ -42,7 +42,8 @@ QUERIES.csv is a table in UTF-8 with commas and a header, a row for each edit. I
   steps, seed, lambda_p, …   parameters of this row, before those of the command line; an empty cell leaves it to them
 Other columns are ignored. All rows are checked, and all pictures read, before anything runs.
 
-The folder gets pictures/, results.csv (${columns.slice(4).join(', ')}; losses and similarities
+Results of queries.csv go to flexit-out/batch-queries, those of a/b/queries.csv to flexit-out/batch-a-b-queries. The folder
+gets pictures/, results.csv (${columns.slice(4).join(', ')}; losses and similarities
 are those of the last step), and finished.jsonl, by which the same command, given again, goes on: finished queries are
 skipped, unfinished ones go on from their latents, failed ones are tried again. A query counts as the same while its
 picture, texts, parameters and pack are the same; only what was changed is done anew.
@@ -69,7 +70,7 @@ export function batchCommand(): Command {
     .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny, or the first of --server)')
     .optionsGroup('Files:')
     .option('--images <folder>', 'where the pictures are (default: the folder of the queries)')
-    .option('--out <folder>', 'where results go (default: flexit-out/batch-QUERIES)')
+    .option('--out <folder>', 'where results go (default: in flexit-out; see below)')
     .option('--filmstrips', 'the way of each edit, every Nth step in one picture')
     .option('--latents', 'the latents of each edit, as of `flexit edit --latents`')
     .option('--save-every <n>', 'N: save an edit after so many steps (default: 16, or a 20th of its steps)', parseCount)
@@ -92,7 +93,7 @@ async function batch(path: string, options: BatchOptions, signal: AbortSignal): 
   const { server, pack, filmstrips = false, latents = false, json = false } = options
   if (server !== undefined) checkRemote({ ...options })
   const file = await readQueries(path, options.images)
-  const out = resolve(options.out ?? join('flexit-out', `batch-${basename(path, extname(path))}`))
+  const out = resolve(options.out ?? join('flexit-out', usualName(path)))
   await checkOutputs([{ option: '--out', path: join(out, 'results.csv'), extensions: ['.csv'] }], path)
   const folder = new BatchFolder(out, { filmstrips, latents })
   const progress = createProgress({ quiet: options.quiet ?? false })
@@ -107,6 +108,17 @@ async function batch(path: string, options: BatchOptions, signal: AbortSignal): 
     progress.end()
     await maker.close()
   }
+}
+
+/** Of a table's folder, seen from here, and its name: tables of one name in different folders have results of their own. */
+function usualName(path: string): string {
+  const folder = dirname(resolve(path))
+  const seen = relative('.', folder)
+  const outside = isAbsolute(seen) || seen.split(sep)[0] === '..'
+  const folders = (outside ? folder : seen).split(sep).filter((part) => part !== '')
+  // File systems take no more than 255 bytes.
+  const place = folders.map(slug).join('-').slice(-80)
+  return ['batch', ...(place === '' ? [] : [place]), basename(path, extname(path))].join('-')
 }
 
 /** Check every row and picture. Errors: INVALID_ARGUMENT, naming all that is wrong; those of opening the folder. */

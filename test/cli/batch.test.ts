@@ -188,6 +188,28 @@ test('the edit of equal rows has the name of the first, however long its check t
   t.is(scheduler.edits.length, 1)
 })
 
+test('tables of one name in different folders have results of their own', async (t) => {
+  const { address } = await serve(t)
+  const cwd = await newBatch([])
+  for (const [folder, target] of Object.entries({ a: 'grapes', 'b/a': 'cherry' })) {
+    await mkdir(join(cwd, folder), { recursive: true })
+    await copyFile(join(cwd, 'rose.png'), join(cwd, folder, 'rose.png'))
+    await writeFile(join(cwd, folder, 'queries.csv'), `${header}\nrose.png,rose,${target},\n`)
+    const args = ['batch', join(folder, 'queries.csv'), '--server', address, '--steps', '2', '--quiet']
+    const result = await flexit(args, { cwd })
+    t.is(result.code, 0, result.stderr)
+  }
+  t.deepEqual((await readdir(join(cwd, 'flexit-out'))).sort(), ['batch-a-queries', 'batch-b-a-queries'])
+  t.like((await resultsOf(cwd, 'flexit-out/batch-a-queries'))[0], { target: 'grapes' })
+  // From elsewhere.
+  const other = newFolder()
+  const args = ['batch', join(cwd, 'a', 'queries.csv'), '--server', address, '--steps', '2', '--quiet']
+  t.is((await flexit(args, { cwd: other })).code, 0)
+  const [name, ...more] = await readdir(join(other, 'flexit-out'))
+  t.regex(name!, /^batch-[\p{L}\p{N}-]+-a-queries$/u)
+  t.deepEqual(more, [])
+})
+
 test('on this machine: the bits of single edits', async (t) => {
   const elsewhere = join(tiny, 'examples', 'rose.png')
   const cwd = await newBatch(['strawberry.png,strawberry,grapes,3', `${elsewhere},rose,sunflower,`])
