@@ -8,6 +8,7 @@ import type { Picture } from '../engine/picture.js'
 import { runtimeVersion } from '../engine/runtime.js'
 import type { Editor } from '../evaluation/editor.js'
 import type { Maker } from './maker.js'
+import { patiently } from './patience.js'
 
 /** A full batch (16 at most), and some to take the place of those that end. */
 const editsPerDevice = 24
@@ -21,18 +22,22 @@ export function makerEditor(maker: Maker, places: readonly string[]): Editor {
     identity: [codeDigest, runtimeVersion, maker.pack.digest, ...places],
     parallel: editsPerDevice * maker.devices,
     async edit({ picture, source, target, parameters, at }, onStep) {
-      const pictures: Picture[] = []
+      // By step: an edit that comes back to a full server may take its last steps again.
+      const found = new Map<number, Picture>()
+      let reached = -1
       const watcher = {
         onStarted: ignore,
         onNote: ignore,
         onStep: ({ step, preview }: { readonly step: number; readonly preview: Picture | undefined }) => {
-          if (at.includes(step) && preview !== undefined) pictures.push(preview)
-          onStep()
+          if (at.includes(step) && preview !== undefined) found.set(step, preview)
+          if (step > reached) onStep()
+          reached = Math.max(reached, step)
         },
       }
       const state = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined }
       const order = { watcher, signal: stopping.signal, previewEvery: at.reduce(greatestCommonDivisor) }
-      const ended = await maker.make(state, order)
+      const ended = await patiently(state, stopping.signal, (from) => maker.make(from, order))
+      const pictures = at.flatMap((step) => found.get(step) ?? [])
       if (ended.kind === 'cancelled') throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
       if (ended.kind === 'failed') {
         // Only numbers that are no longer finite end an edit that has begun like this.

@@ -9,6 +9,7 @@ import { remoteMaker } from '../../src/cli/remote-maker.js'
 import { FlexitError } from '../../src/engine/errors.js'
 import { resolveParameters } from '../../src/engine/parameters.js'
 import type { EditJob } from '../../src/evaluation/editor.js'
+import { AdmissionError } from '../../src/scheduler/api.js'
 import { randomPicture } from '../support/edits.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { latentLength, pack, serve } from '../support-server/start.js'
@@ -85,4 +86,59 @@ test('an edit that is no longer finite gives the pictures that it has; any other
   t.is((await edit(failing('FAILED_PRECONDITION', 2))).length, 2)
   await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
   await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
+})
+
+/** A server that is full the first time that it is asked, after `taken` steps. */
+function fullMaker(taken: number, retryAfterMs: number, onRefused: () => void = () => undefined) {
+  const begun: number[] = []
+  const maker: Maker = {
+    pack: makerPack(pack),
+    devices: 1,
+    make: async (state, { watcher, signal }) => {
+      if (signal.aborted) return { kind: 'cancelled', state }
+      begun.push(state.step)
+      const last = begun.length === 1 ? taken : state.parameters.steps
+      const report = { losses: { total: 1, clip: 1, lpips: 1, latent: 1 }, similaritySource: 0, similarityTarget: 0 }
+      for (let step = state.step; step < last; step++) {
+        await watcher.onStep({ ...report, step, preview: randomPicture(size, step) }, undefined)
+      }
+      const { steps } = state.parameters
+      if (begun.length > 1) return { kind: 'completed', picture: randomPicture(size, steps), state }
+      setImmediate(onRefused)
+      const options = {
+        code: 'RESOURCE_EXHAUSTED',
+        message: 'the queue is full',
+        reason: 'edits',
+        retryAfterMs,
+      } as const
+      // Its last latent is of one step before.
+      return { kind: 'failed', error: new AdmissionError(options), state: { ...state, step: Math.max(0, taken - 1) } }
+    },
+    close: () => Promise.resolve(),
+  }
+  return { maker, begun }
+}
+
+test('where the server is full, an edit comes back when it says so; no picture and no step counts twice', async (t) => {
+  for (const taken of [0, 3]) {
+    const { maker, begun } = fullMaker(taken, 1)
+    let steps = 0
+    const pictures = await makerEditor(maker, []).edit(job('pear', [0, 2, 4]), () => steps++)
+    t.deepEqual(
+      pictures.map(hex),
+      [0, 2, 4].map((step) => hex(randomPicture(size, step))),
+    )
+    t.deepEqual(begun, [0, Math.max(0, taken - 1)])
+    t.is(steps, 4)
+  }
+})
+
+test('a stop ends the wait for a server that is full', async (t) => {
+  const { maker, begun } = fullMaker(0, 3_600_000, () => editor.stop())
+  const editor = makerEditor(maker, [])
+  await t.throwsAsync(
+    editor.edit(job('pear', [0, 4]), () => undefined),
+    { code: 'CANCELLED' },
+  )
+  t.deepEqual(begun, [0])
 })

@@ -2,12 +2,12 @@
 // An edit that fails does not stop the others; a maker that is gone does, and so does a full disk.
 
 import { readFile } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { EditState } from '../../engine/edit.js'
 import type { SavedEdit } from '../../engine/edit-file.js'
 import { FlexitError } from '../../engine/errors.js'
 import { EditRecord, usualSaveEvery } from '../edit-record.js'
-import { type Ended, type Maker, type WatchedStep, beginEdit } from '../maker.js'
+import { type Maker, type WatchedStep, beginEdit } from '../maker.js'
+import { patiently } from '../patience.js'
 import { type Progress, formatDuration, formatRate } from '../progress.js'
 import { type BatchFolder, type Job, type Result, type Status, keyOf } from './results.js'
 
@@ -121,21 +121,6 @@ function rewound(saved: SavedEdit | undefined): SavedEdit | undefined {
   const { state, snapshots } = saved
   const step = Math.max(0, ...[...snapshots.keys()].filter((at) => at < state.parameters.steps))
   return { ...saved, state: { ...state, step, z: snapshots.get(step) } }
-}
-
-/** Make an edit; where the server is full, come back when it says so. */
-async function patiently(
-  state: EditState,
-  signal: AbortSignal,
-  make: (state: EditState) => Promise<Ended>,
-): Promise<Ended> {
-  for (;;) {
-    const ended = await make(state)
-    const error = ended.kind === 'failed' ? (ended.error as Partial<{ retryAfterMs: number }> & FlexitError) : undefined
-    if (error?.code !== 'RESOURCE_EXHAUSTED' || error.retryAfterMs === undefined) return ended
-    state = ended.state
-    await sleep(error.retryAfterMs, undefined, { signal }).catch(() => undefined)
-  }
 }
 
 function resultOf({ key }: Job, { step }: EditState, last: WatchedStep | undefined, seconds: number): Result {
