@@ -10,7 +10,7 @@ import { formatDevice, parseDevice } from '../engine/runtime.js'
 import type { Outcome, SchedulerApi } from '../scheduler/api.js'
 import { Scheduler } from '../scheduler/scheduler.js'
 import { openDevices } from '../scheduler/worker-device.js'
-import { type Ended, type Maker, type Order, makerPack } from './maker.js'
+import { type Ended, type Order, type PlacedMaker, makerPack } from './maker.js'
 import type { Progress } from './progress.js'
 
 export interface DeviceChoice {
@@ -26,7 +26,7 @@ export interface DeviceChoice {
  * Open the pack at once, and the devices when the first edit needs them. Errors: those of `parseDevice`, `requirePack`
  * and `Pack.open`; `make` has those of `openDevices`.
  */
-export async function deviceMaker(choice: DeviceChoice, progress: Progress): Promise<Maker> {
+export async function deviceMaker(choice: DeviceChoice, progress: Progress): Promise<PlacedMaker> {
   const devices = choice.devices.map(parseDevice)
   if (new Set(devices.map(formatDevice)).size < devices.length) {
     throw invalidArgument('device', 'a device is named twice', 'Name each once; several of the CPU are cpu:0, cpu:1.')
@@ -42,6 +42,7 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   return {
     pack: makerPack(pack),
     devices: devices.length,
+    places: [...new Set(devices.map(({ kind }) => kind))].sort(),
     make: async (state, order) => makeBy(await (scheduler ??= open()), state, order),
     close: async () => {
       await scheduler?.then((opened) => opened.close()).catch(() => undefined)

@@ -17,7 +17,7 @@ import { type Scene, setScene } from '../evaluation/scene.js'
 import { Store } from '../evaluation/store.js'
 import { deviceMaker } from './device-maker.js'
 import { makerEditor } from './maker-editor.js'
-import type { Maker, MakerPack } from './maker.js'
+import type { MakerPack, PlacedMaker } from './maker.js'
 import { parseCount } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
@@ -149,7 +149,7 @@ export async function withEvaluation<T>(
     const { pack } = maker
     const planned = plan(pack)
     const files = await filesOf(options, pack)
-    const { device = ['cpu'], server = '', store } = options
+    const { device = ['cpu'], store } = options
     const judgeDevice = parseDevice(device[0]!)
     judge = await Judge.open(files.judge, { device: judgeDevice, threads: 0, cacheFolder: cacheFolder() })
     const all = await readQueries(files.queries, { labels: judge.labels, ...optional(options) })
@@ -165,8 +165,7 @@ export async function withEvaluation<T>(
       onStage: stageProgress(progress),
     })
     progress.end()
-    const places = server === '' ? device.map((name) => parseDevice(name).kind) : server.split(',')
-    const editor = makerEditor(maker, [...new Set(places)].sort())
+    const editor = makerEditor(maker)
     const resampling = { samples: options.samples, seed: choiceSeed }
     await work({ pack, set, judge, scene, editor, resampling, progress }, planned)
   } finally {
@@ -176,7 +175,7 @@ export async function withEvaluation<T>(
   }
 }
 
-function openMaker(options: EvaluationOptions, progress: Progress): Promise<Maker> {
+function openMaker(options: EvaluationOptions, progress: Progress): Promise<PlacedMaker> {
   const { server, pack, networks, device: devices = ['cpu'], threads } = options
   if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', networks, devices, threads }, progress)
   checkRemote({ ...options })

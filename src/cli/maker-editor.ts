@@ -7,19 +7,19 @@ import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import { runtimeVersion } from '../engine/runtime.js'
 import type { Editor } from '../evaluation/editor.js'
-import type { Maker } from './maker.js'
+import type { PlacedMaker } from './maker.js'
 import { patiently } from './patience.js'
 
 /** A full batch (16 at most), and some to take the place of those that end. */
 const editsPerDevice = 24
 
-/** The maker stays open. `places`: the kinds of devices, or the servers, that results may depend on. */
-export function makerEditor(maker: Maker, places: readonly string[]): Editor {
+/** The maker stays open. */
+export function makerEditor(maker: PlacedMaker): Editor {
   const stopping = new AbortController()
   // One for each edit under way.
   setMaxListeners(0, stopping.signal)
   return {
-    identity: [codeDigest, runtimeVersion, maker.pack.digest, ...places],
+    identity: [codeDigest, runtimeVersion, maker.pack.digest, ...maker.places],
     parallel: editsPerDevice * maker.devices,
     async edit({ picture, source, target, parameters, at }, onStep) {
       // By step: an edit that comes back to a full server may take its last steps again.

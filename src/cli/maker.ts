@@ -61,6 +61,12 @@ export interface Maker {
   close(): Promise<void>
 }
 
+/** A maker that says what the last bits of its results may depend on. */
+export interface PlacedMaker extends Maker {
+  /** Kinds of devices; servers, and their version. */
+  readonly places: readonly string[]
+}
+
 export function makerPack(pack: Pack): MakerPack {
   const { name, image } = pack.manifest
   return {

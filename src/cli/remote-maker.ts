@@ -9,7 +9,7 @@ import { type EditParameters, checkParameters } from '../engine/parameters.js'
 import { type Picture, readPicture } from '../engine/picture.js'
 import { decodeParameters } from '../proto/codec.js'
 import type { PackInfo } from '../proto/messages.js'
-import type { Ended, Maker, MakerPack, Order } from './maker.js'
+import type { Ended, MakerPack, Order, PlacedMaker } from './maker.js'
 import { type RemoteOptions, connectionOf } from './remote.js'
 
 export interface RemoteChoice extends RemoteOptions {
@@ -23,15 +23,19 @@ export interface RemoteChoice extends RemoteOptions {
  * Ask the servers what they have, and leave edits to them. Errors: those of the addresses and of TLS; UNAVAILABLE (none
  * can be reached); NOT_FOUND (they do not have the pack).
  */
-export async function remoteMaker(choice: RemoteChoice): Promise<Maker> {
+export async function remoteMaker(choice: RemoteChoice): Promise<PlacedMaker> {
   const servers = choice.server.split(',').map((address) => address.trim())
   const client = connect(servers, connectionOf(choice))
   try {
-    const { packs, devices } = await client.serverInfo()
+    const { packs, devices, version } = await client.serverInfo()
     const pack = remotePack(packs, choice.pack)
     return {
       pack,
       devices: devices.length * servers.length,
+      // Of several servers the first that answers stands for all.
+      places: [
+        ...new Set([...servers, `version ${version}`, ...devices.map((name) => name.replace(/:\d+$/, ''))]),
+      ].sort(),
       make: (state, order) => follow(client, { pack, priority: choice.priority }, state, order),
       close: () => {
         client.close()

@@ -9,14 +9,17 @@ import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
 import { encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError } from '../engine/errors.js'
-import { GraphCache } from '../engine/graph-cache.js'
+import { GraphCache, codeDigest } from '../engine/graph-cache.js'
 import { Graph } from '../engine/graph/graph.js'
 import { N } from '../engine/graph/shape.js'
 import { type LpipsOptions, lpipsDistance, lpipsFeatures } from '../engine/networks/lpips.js'
 import { Weights } from '../engine/networks/weights.js'
 import { openCheckpoint } from '../engine/pack/checkpoint.js'
 import { type Picture, pictureToTensor, readPicture } from '../engine/picture.js'
-import { type Device, Session, type Tensor } from '../engine/runtime.js'
+import { type Device, Session, type Tensor, runtimeVersion } from '../engine/runtime.js'
+
+/** Of what the code here makes of pictures and outputs, besides the engine's: to be raised with every change of it. */
+const opinionFormat = 1
 
 const fileName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]*$/, 'a plain file name')
 const rgb = z.tuple([z.number(), z.number(), z.number()])
@@ -111,14 +114,17 @@ interface Networks {
 export class Judge {
   /** Names of the classifier's outputs. */
   readonly labels: readonly string[] | undefined
-  /** sha256 of the manifest and the files: equal digests give equal opinions. */
+  /** sha256 of the manifest and the files. */
   readonly digest: string
+  /** What opinions depend on, besides the pictures: also code, ONNX Runtime and the kind of device. */
+  readonly identity: readonly string[]
   readonly #manifest: JudgeManifest
   readonly #networks: Networks
 
-  private constructor(manifest: JudgeManifest, digest: string, networks: Networks) {
+  private constructor(manifest: JudgeManifest, digest: string, { kind }: Device, networks: Networks) {
     this.labels = manifest.classifier.labels
     this.digest = digest
+    this.identity = [digest, String(opinionFormat), codeDigest, runtimeVersion, kind]
     this.#manifest = manifest
     this.#networks = networks
   }
@@ -136,7 +142,7 @@ export class Judge {
       .update(JSON.stringify([manifest, digests]))
       .digest('hex')
     const open = (path: string) => openSession(path, options)
-    return new Judge(manifest, digest, {
+    return new Judge(manifest, digest, options.device, {
       classifier: await open(join(folder, classifier.file)),
       features: features === undefined ? undefined : await open(join(folder, features.file)),
       lpips: await open('trunk' in lpips ? await buildLpips(folder, lpips, digest, options) : join(folder, lpips.file)),

@@ -92,7 +92,7 @@ async function classSums(
 }
 
 function keyOf(judge: Judge, what: string, pictures: readonly Picture[]): string {
-  const hash = createHash('sha256').update(JSON.stringify([what, judge.digest]))
+  const hash = createHash('sha256').update(JSON.stringify([what, judge.identity]))
   for (const { height, width, data } of pictures) hash.update(`${height} ${width} `).update(data)
   return hash.digest('hex')
 }

@@ -4,7 +4,7 @@
 import test from 'ava'
 import { makeBy } from '../../src/cli/device-maker.js'
 import { makerEditor } from '../../src/cli/maker-editor.js'
-import { type Maker, makerPack } from '../../src/cli/maker.js'
+import { type PlacedMaker, makerPack } from '../../src/cli/maker.js'
 import { remoteMaker } from '../../src/cli/remote-maker.js'
 import { FlexitError } from '../../src/engine/errors.js'
 import { resolveParameters } from '../../src/engine/parameters.js'
@@ -28,18 +28,21 @@ test('a server and a scheduler here give the same pictures, on the way and at th
   const remote = await remoteMaker({ server: address, priority: 'batch' })
   t.teardown(() => remote.close())
   const here = new FakeScheduler({ length: latentLength })
-  const local: Maker = {
+  const local: PlacedMaker = {
     pack: makerPack(pack),
     devices: 2,
+    places: ['cpu'],
     make: (state, order) => makeBy(here, state, order),
     close: () => Promise.resolve(),
   }
   t.deepEqual(remote.pack.networks, local.pack.networks)
+  // Pictures of another version of the server, or of other devices, are not taken for these.
+  t.deepEqual(remote.places, [address, 'cpu', 'version 1.2.3'])
   const at = [0, 4, 6, 10]
   const made = []
   for (const maker of [remote, local]) {
-    const editor = makerEditor(maker, ['x'])
-    t.deepEqual(editor.identity.slice(-2), [pack.digest, 'x'])
+    const editor = makerEditor(maker)
+    t.deepEqual(editor.identity.slice(2), [pack.digest, ...maker.places])
     let steps = 0
     made.push(await editor.edit(job('pear', at), () => steps++))
     t.is(steps, 10)
@@ -55,7 +58,7 @@ test('an error of the server is the edit’s, a stop cancels', async (t) => {
   const { address, scheduler } = await serve(t, { allowed: 2 })
   const maker = await remoteMaker({ server: address, priority: 'batch' })
   t.teardown(() => maker.close())
-  const editor = makerEditor(maker, [])
+  const editor = makerEditor(maker)
   await t.throwsAsync(
     editor.edit(job('explode', [4]), () => undefined),
     { message: /it exploded/ },
@@ -70,9 +73,10 @@ test('an error of the server is the edit’s, a stop cancels', async (t) => {
 })
 
 test('an edit that is no longer finite gives the pictures that it has; any other failure is an error', async (t) => {
-  const failing = (code: 'FAILED_PRECONDITION' | 'INTERNAL', pictures: number): Maker => ({
+  const failing = (code: 'FAILED_PRECONDITION' | 'INTERNAL', pictures: number): PlacedMaker => ({
     pack: makerPack(pack),
     devices: 1,
+    places: ['cpu'],
     make: async (state, { watcher }) => {
       const report = { losses: { total: 1, clip: 1, lpips: 1, latent: 1 }, similaritySource: 0, similarityTarget: 0 }
       for (let step = 0; step < pictures; step++) {
@@ -82,7 +86,7 @@ test('an edit that is no longer finite gives the pictures that it has; any other
     },
     close: () => Promise.resolve(),
   })
-  const edit = (maker: Maker) => makerEditor(maker, []).edit(job('pear', [0, 1, 2, 3]), () => undefined)
+  const edit = (maker: PlacedMaker) => makerEditor(maker).edit(job('pear', [0, 1, 2, 3]), () => undefined)
   t.is((await edit(failing('FAILED_PRECONDITION', 2))).length, 2)
   await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
   await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
@@ -91,9 +95,10 @@ test('an edit that is no longer finite gives the pictures that it has; any other
 /** A server that is full the first time that it is asked, after `taken` steps. */
 function fullMaker(taken: number, retryAfterMs: number, onRefused: () => void = () => undefined) {
   const begun: number[] = []
-  const maker: Maker = {
+  const maker: PlacedMaker = {
     pack: makerPack(pack),
     devices: 1,
+    places: ['cpu'],
     make: async (state, { watcher, signal }) => {
       if (signal.aborted) return { kind: 'cancelled', state }
       begun.push(state.step)
@@ -123,7 +128,7 @@ test('where the server is full, an edit comes back when it says so; no picture a
   for (const taken of [0, 3]) {
     const { maker, begun } = fullMaker(taken, 1)
     let steps = 0
-    const pictures = await makerEditor(maker, []).edit(job('pear', [0, 2, 4]), () => steps++)
+    const pictures = await makerEditor(maker).edit(job('pear', [0, 2, 4]), () => steps++)
     t.deepEqual(
       pictures.map(hex),
       [0, 2, 4].map((step) => hex(randomPicture(size, step))),
@@ -135,7 +140,7 @@ test('where the server is full, an edit comes back when it says so; no picture a
 
 test('a stop ends the wait for a server that is full', async (t) => {
   const { maker, begun } = fullMaker(0, 3_600_000, () => editor.stop())
-  const editor = makerEditor(maker, [])
+  const editor = makerEditor(maker)
   await t.throwsAsync(
     editor.edit(job('pear', [0, 4]), () => undefined),
     { code: 'CANCELLED' },

@@ -1,11 +1,15 @@
 // The judge: its manifest, what it feeds its networks, and LPIPS over AlexNet as a network of ours.
 // The stand-in's networks are written in support.ts.
 
-import { appendFile, rm, writeFile } from 'node:fs/promises'
+import { appendFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { serialiseSafetensors } from '../../src/engine/pack/safetensors.js'
+import { codeDigest } from '../../src/engine/graph-cache.js'
+import { runtimeVersion } from '../../src/engine/runtime.js'
 import type { Judge } from '../../src/evaluation/judge.js'
+import { judgePictures } from '../../src/evaluation/opinions.js'
+import { Store } from '../../src/evaluation/store.js'
 import { withFolder } from '../support/graphs.js'
 import { Random } from '../support/random.js'
 import { judgeManifest, openJudge, plain, sha256Of, size, writeJudge } from './support.js'
@@ -41,6 +45,21 @@ test('logits, features and the distance to the original', async (t) => {
     t.deepEqual(features.map(rounded), [[1, 0, 0], [0, 0, 0.8]]) // prettier-ignore
     t.deepEqual(rounded(lpips), [0, rounded([(1 + 0.64) / 3])[0]])
     t.deepEqual((await judge.features([plain('blue', 204)])).map(rounded), [[0, 0, 0.8]])
+  })
+})
+
+test('opinions are kept for this code, ONNX Runtime and kind of device alone', async (t) => {
+  await withFolder(async (folder) => {
+    await withJudge(async (judge) => {
+      t.deepEqual(judge.identity, [judge.digest, '1', codeDigest, runtimeVersion, 'cpu'])
+      const ask = async () => {
+        await judgePictures({ judge, store: new Store(folder) }, plain('red'), [plain('blue')], [0, 2])
+        return (await readdir(join(folder, 'opinions'))).length
+      }
+      t.deepEqual([await ask(), await ask()], [1, 1])
+      Object.assign(judge, { identity: [...judge.identity.slice(0, -1), 'cuda'] })
+      t.is(await ask(), 2)
+    })
   })
 })
 
