@@ -13,6 +13,7 @@ import {
   type EvaluationOptions,
   type OpenEvaluation,
   addEvaluationOptions,
+  checkSteps,
   choiceSeed,
   editProgress,
   paper,
@@ -60,7 +61,10 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
   await withEvaluation(
     options,
     signal,
-    (pack) => pack.resolve(given),
+    (pack) => {
+      checkSteps(at, pack)
+      return pack.resolve(given)
+    },
     async (open, parameters) => {
       const { scene, editor, resampling, progress } = open
       const onEdits = editProgress(progress)

@@ -14,7 +14,7 @@ import type { EditProgress } from '../evaluation/edits.js'
 import { Judge } from '../evaluation/judge.js'
 import { type QuerySet, type Split, limitQueries, readQueries } from '../evaluation/queries.js'
 import { type Scene, setScene } from '../evaluation/scene.js'
-import { Store } from '../evaluation/store.js'
+import { Store, mostPictures } from '../evaluation/store.js'
 import { deviceMaker } from './device-maker.js'
 import { makerEditor } from './maker-editor.js'
 import type { MakerPack, PlacedMaker } from './maker.js'
@@ -130,6 +130,15 @@ export function stepsToJudge(
   if (at !== undefined) return at
   const last = steps ?? usual.at(-1)!
   return [...usual.filter((n) => n < last), last]
+}
+
+/** Check that the store can keep the pictures of so many steps. Errors: INVALID_ARGUMENT, saying how many fit. */
+export function checkSteps(at: readonly number[], { name, size }: MakerPack): void {
+  // One more is the picture of step 0.
+  const most = mostPictures(size) - 1
+  if (at.length <= most) return
+  const message = `--at has ${at.length} numbers of steps, and of pictures of ${name}, ${size} pixels high, at most ${most} fit`
+  throw invalidArgument('at', message, `Give ${most} at most.`)
 }
 
 /**

@@ -9,6 +9,14 @@ import { writeFileAtomic } from '../engine/files.js'
 import { type TensorData, parseSafetensors, serialiseSafetensors } from '../engine/pack/safetensors.js'
 import { type Picture, readPicture } from '../engine/picture.js'
 
+/** Pixels of a side of the largest picture that `readPicture` gives. */
+const longestSide = 16_384
+
+/** How many pictures of a size the store can keep of an edit. */
+export function mostPictures(size: number): number {
+  return Math.floor(longestSide / size)
+}
+
 export class Store {
   readonly #folder: string
 
@@ -32,7 +40,7 @@ export class Store {
     }))
   }
 
-  /** Errors: FAILED_PRECONDITION (space, permission). */
+  /** At most `mostPictures`: more could not be read. Errors: FAILED_PRECONDITION (space, permission). */
   async writePictures(key: string, pictures: readonly Picture[]): Promise<void> {
     const [{ width, height }] = pictures as [Picture]
     const strip = { width, height: height * pictures.length, data: Buffer.concat(pictures.map(({ data }) => data)) }

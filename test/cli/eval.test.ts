@@ -81,9 +81,12 @@ test.serial('Ctrl-C stops, and says how to go on', async (t) => {
 
 test('wrong requests are told of before anything long', async (t) => {
   await writeFile(join(world, 'wrong.csv'), 'image,source,target\nred-204.png,red,mauve')
+  const many = Array.from({ length: 256 }, (_, i) => i + 1).join(',')
   const cases: readonly (readonly [args: readonly string[], message: RegExp])[] = [
     [['eval', ...queries, '--at', '4,2'], /They must ascend/],
     [['eval', ...queries, '--at', '4', '--steps', '4'], /--steps and --at are both given/],
+    [['eval', ...queries, '--at', many], /256 numbers of steps, .* at most 255 fit/],
+    [['sweep', ...queries, '--grid', 'seed=1,2', '--at', many], /256 numbers of steps, .* at most 255 fit/],
     [['eval', '--queries', join(world, 'wrong.csv')], /"mauve", is not a class of the judge/],
     [['sweep', ...queries, '--grid', 'speed=1,2'], /Write NAME=A,B with a name of seed, learning-rate/],
     [['sweep', ...queries, '--grid', 'networks=vit,vgg'], /no network "vgg"/],

@@ -21,6 +21,7 @@ import {
 } from '../../src/evaluation/report.js'
 import { type Scene, jobsOf } from '../../src/evaluation/scene.js'
 import { sheet } from '../../src/evaluation/sheet.js'
+import { Store, mostPictures } from '../../src/evaluation/store.js'
 import { figurePlan, gridPlan, plotSweep, sweep } from '../../src/evaluation/sweep.js'
 import { withFolder } from '../support/graphs.js'
 import {
@@ -31,6 +32,7 @@ import {
   makeWorld,
   parameters,
   plain,
+  size,
   withScene,
 } from './support.js'
 
@@ -100,6 +102,15 @@ test('the same evaluation again makes no edit, and gives the same bytes', async 
     const mended = await evaluate(scene, { ...options, editor })
     t.is(editor.made.length, 1)
     t.is(mended.digest, first.digest)
+  })
+})
+
+test('the store gives back as many pictures of an edit as it says that it can keep', async (t) => {
+  await withFolder(async (folder) => {
+    const store = new Store(folder)
+    const pictures = Array.from({ length: mostPictures(size) }, (_, i) => plain('green', i % 256))
+    await store.writePictures('key', pictures)
+    t.deepEqual((await store.readPictures('key', size))?.length, pictures.length)
   })
 })
 
