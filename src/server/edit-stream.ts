@@ -63,6 +63,8 @@ class EditStream {
       const requests = this.#call.iterator({ destroyOnReturn: false }) as AsyncIterable<EditRequest>
       for await (const request of requests) {
         await this.#handle(request)
+        // This frame holds its last command until the next one comes; its image is not counted any more.
+        delete request.start
         this.#watchIdleness()
         this.#watchSilence()
       }

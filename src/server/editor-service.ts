@@ -22,6 +22,7 @@ import type { Logger } from './logger.js'
 import type { ServerOptions } from './options.js'
 import type { Sink } from './outbox.js'
 import { toServiceError } from './service-error.js'
+import type { Session } from './session.js'
 import { type EventCall, Writer } from './writer.js'
 
 export interface EditorSetup {
@@ -105,16 +106,26 @@ export class EditorService {
   }
 
   async #run(call: ServerWritableStream<RunEditRequest, EditEvent>, tenant: string): Promise<void> {
-    const { editId = '', start } = call.request
-    if (start === null) throw invalidArgument('start', 'the request has no start', 'Set it.')
-    const deadlineMs = earlier(start.deadlineMs, timeLeftMs(call))
-    const request = { ...start, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
-    const session = this.#desk.start(tenant, this.#desk.newId(tenant, editId), request, call.metadata)
+    const session = this.#begin(call, tenant)
     const writer = new Writer(call)
     const sink = transportSink(writer)
     session.attach(sink, 0)
     await writer.closed
     session.detach(sink)
+  }
+
+  /**
+   * Start the edit of a call. Not part of `#run`, whose frame lives as long as its call and would hold the image.
+   * Errors: INVALID_ARGUMENT (no start), and those of `EditDesk.newId` and `EditDesk.start`.
+   */
+  #begin(call: ServerWritableStream<RunEditRequest, EditEvent>, tenant: string): Session {
+    const { editId = '', start } = call.request
+    if (start === null) throw invalidArgument('start', 'the request has no start', 'Set it.')
+    // grpc-js keeps the request until the call ends; admission counts its image only until the edit starts.
+    call.request.start = null
+    const deadlineMs = earlier(start.deadlineMs, timeLeftMs(call))
+    const request = { ...start, ...(deadlineMs === undefined ? {} : { deadlineMs }) }
+    return this.#desk.start(tenant, this.#desk.newId(tenant, editId), request, call.metadata)
   }
 
   async #attach(call: ServerWritableStream<AttachRequest, EditEvent>, tenant: string): Promise<void> {
