@@ -76,6 +76,25 @@ test('who is refused is told when a place is likely free, one after another', (t
   t.is(refusal(() => admission.admit('x', 0, 1e-9))?.retryAfterMs, 100)
 })
 
+test('refusals of one tenant put off no other one, and are forgotten as edits end', (t) => {
+  const admission = new Admission({ edits: 2, editsPerTenant: 1 })
+  const place = admission.admit('greedy', 0, undefined)
+  const told = (tenant: string, endEveryMs?: number) =>
+    refusal(() => admission.admit(tenant, 0, endEveryMs))?.retryAfterMs
+  for (let i = 0; i < 5_000; i++) told('greedy', 100)
+  t.is(told('greedy', 100), 60_000)
+  const other = admission.admit('other', 0, 100)
+  t.is(told('third', 100), 100, 'at the limit of all')
+  for (let i = 0; i < 5_000; i++) told('greedy', 100)
+  t.is(told('fourth', 100), 100)
+  admission.release(other)
+  t.is(told('greedy', 100), 60_000)
+  for (let i = 0; i < 599; i++) admission.release(admission.admit('other', 0, 100))
+  t.is(told('greedy', 100), 200, 'once the time that was told is over')
+  admission.release(place)
+  t.is(told('greedy', 100), undefined)
+})
+
 test('who must begin first goes first', (t) => {
   const arrivedMs = 1_000
   const plain = rankOf({ arrivedMs, deadlineMs: undefined, durationMs: 5_000 })

@@ -30,6 +30,13 @@ export interface Place {
   bytes: number
 }
 
+/** Those who were refused: they are told to come back one after another. */
+interface Queue {
+  readonly length: number
+  /** How many edits had ended when `length` was right. */
+  readonly ended: number
+}
+
 type Used = Omit<Place, 'tenant'>
 
 const retryBounds = { leastMs: 100, mostMs: 60_000, unmeasuredMs: 1_000 } as const
@@ -38,8 +45,10 @@ export class Admission {
   readonly #limits: Readonly<Record<keyof AdmissionLimits, number>>
   readonly #all: Used = { edits: 0, waiting: 0, bytes: 0 }
   readonly #tenants = new Map<string, Used>()
-  /** Refused since places became free: they are told to come back one after another. */
-  #refused = 0
+  /** By tenant and limit, so that one tenant's tries do not put off another one. */
+  readonly #queues = new Map<string, Queue>()
+  /** Edits that have ended. */
+  #ended = 0
 
   constructor({
     edits = 10_000,
@@ -60,7 +69,7 @@ export class Admission {
   admit(tenant: string, bytes: number, endEveryMs: number | undefined): Place {
     const own = this.#tenants.get(tenant) ?? { edits: 0, waiting: 0, bytes: 0 }
     const limit = this.#exceeded(own, bytes)
-    if (limit !== undefined) throw this.#refusal(limit, endEveryMs)
+    if (limit !== undefined) throw this.#refusal(tenant, limit, endEveryMs)
     this.#tenants.set(tenant, own)
     const place = { tenant, edits: 0, waiting: 0, bytes: 0 }
     this.#add(place, { edits: 1, waiting: 1, bytes })
@@ -76,7 +85,7 @@ export class Admission {
   release(place: Place): void {
     if (place.edits === 0) return
     this.#add(place, { edits: -place.edits, waiting: -place.waiting, bytes: -place.bytes })
-    this.#refused = Math.max(0, this.#refused - 1)
+    this.#ended++
   }
 
   #exceeded(own: Used, bytes: number): AdmissionLimit | undefined {
@@ -90,10 +99,10 @@ export class Admission {
     return undefined
   }
 
-  #refusal(limit: AdmissionLimit, endEveryMs: number | undefined): AdmissionError {
-    this.#refused++
+  #refusal(tenant: string, limit: AdmissionLimit, endEveryMs: number | undefined): AdmissionError {
     const { leastMs, mostMs, unmeasuredMs } = retryBounds
-    const expectedMs = endEveryMs === undefined ? unmeasuredMs : this.#refused * endEveryMs
+    const places = this.#queue(tenant, limit, endEveryMs ?? unmeasuredMs)
+    const expectedMs = endEveryMs === undefined ? unmeasuredMs : places * endEveryMs
     const retryAfterMs = Math.round(Math.min(Math.max(expectedMs, leastMs), mostMs))
     return new AdmissionError({
       code: 'RESOURCE_EXHAUSTED',
@@ -102,6 +111,20 @@ export class Admission {
       message: `the server is full: the limit of ${limit} is reached`,
       cure: `Try again in ${(retryAfterMs / 1_000).toFixed(1)} s.`,
     })
+  }
+
+  /**
+   * Put one more refused edit in its tenant's queue for a limit. Returns its length. It falls by one with each edit that
+   * ends, and is no longer than what can be told: an edit that tries again counts again, and must not pile up.
+   */
+  #queue(tenant: string, limit: AdmissionLimit, endEveryMs: number): number {
+    const key = `${limit} ${tenant}`
+    const { length, ended } = this.#queues.get(key) ?? { length: 0, ended: this.#ended }
+    const left = Math.max(0, length - (this.#ended - ended))
+    const longest = Math.ceil(retryBounds.mostMs / Math.max(endEveryMs, 1))
+    const queue = { length: Math.min(left + 1, longest), ended: this.#ended }
+    this.#queues.set(key, queue)
+    return queue.length
   }
 
   #add(place: Place, { edits, waiting, bytes }: Used): void {
