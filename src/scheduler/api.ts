@@ -2,7 +2,7 @@
 
 import type { EditState, StepReport } from '../engine/edit.js'
 import { FlexitError, type FlexitErrorOptions } from '../engine/errors.js'
-import type { EditParameters } from '../engine/parameters.js'
+import { type EditParameters, specificationKey, specificationOf } from '../engine/parameters.js'
 import type { Picture } from '../engine/picture.js'
 import type { AdmissionLimit } from './policies/admission.js'
 
@@ -25,6 +25,11 @@ export class AdmissionError extends FlexitError {
   }
 }
 
+/** Equal for edits of one pack (its digest) and one graph, which can share a batch: `LiveEdit.key`. */
+export function graphKey(pack: string, parameters: EditParameters): string {
+  return `${pack} ${specificationKey(specificationOf(parameters))}`
+}
+
 /** What is known of an edit before its image is decoded. */
 export interface AdmissionRequest {
   readonly tenant: string
@@ -32,6 +37,8 @@ export interface AdmissionRequest {
   /** Bytes that the request holds in memory until the edit starts. */
   readonly bytes: number
   readonly steps: number
+  /** Its `graphKey`, by whose measured steps its time is estimated; undefined: nothing is estimated. */
+  readonly key?: string
   /** Since it was first asked for: an edit that comes from another server keeps its place among its tenant's. */
   readonly underWayMs?: number
   /** It had begun there: it goes before those of its tenant that wait for a first step. */

@@ -207,7 +207,7 @@ export class Scheduler implements SchedulerApi {
     })
     const kind = key === drawing ? 'draw' : 'step'
     await device.run({ kind, items, forget }).then(
-      (result) => this.#settle(name, kind, items, result),
+      (result) => this.#settle(name, key, items, result),
       (error: unknown) => this.#lose(name, items, error),
     )
     if (!this.#out.has(name)) {
@@ -218,7 +218,7 @@ export class Scheduler implements SchedulerApi {
     this.#tell()
   }
 
-  #settle(device: string, kind: 'step' | 'draw', items: readonly BatchItem[], result: DeviceResult): void {
+  #settle(device: string, key: string, items: readonly BatchItem[], result: DeviceResult): void {
     const nowMs = this.#now()
     if (result.kind === 'out-of-memory') {
       this.#observer.onOutOfMemory?.({ device, samples: items.length, error: result.error })
@@ -229,8 +229,8 @@ export class Scheduler implements SchedulerApi {
     const unknown = results.flatMap(({ kind, id }) => (kind === 'unknown' ? [id] : []))
     this.#schedule.update(device, { kind: 'stepped', stepMs, prepareMs, measured, unknown }, nowMs)
     const wasted = results.filter((item) => !this.#apply(item)).length
-    if (kind === 'draw' || items.length === 0) return
-    if (measured) this.#rates.recordStep(items.length, stepMs)
+    if (key === drawing || items.length === 0) return
+    if (measured) this.#rates.recordStep(key, items.length, stepMs)
     const prepared = items.filter(({ state }) => state !== undefined).length
     this.#observer.onStep?.({ device, samples: items.length, wasted, prepared, stepMs, prepareMs })
   }

@@ -38,11 +38,21 @@ export class AdmittedTicket implements Ticket {
   }
 }
 
-/** With `position` edits before it, which are taken to have as many steps as it has, on `devices` devices. */
-export function estimateOf({ steps }: AdmissionRequest, position: number, devices: number, rates: Rates): Estimate {
-  const { stepMs, sampleMs } = rates
-  if (stepMs === undefined || sampleMs === undefined) return { position, startMs: undefined, durationMs: undefined }
-  return { position, startMs: (position * steps * sampleMs) / devices, durationMs: steps * stepMs }
+/**
+ * With `position` edits before it, which are taken to have as many steps as it has, on `devices` devices. Nothing is
+ * estimated of a graph that was not measured. Edits before it may have other graphs: they are taken to be as fast as its
+ * own, or as the mean of all if that is less, for an edit that could finish must not be refused.
+ */
+export function estimateOf(
+  { steps, key }: AdmissionRequest,
+  position: number,
+  devices: number,
+  rates: Rates,
+): Estimate {
+  const { stepMs, sampleMs = Infinity } = (key === undefined ? undefined : rates.of(key)) ?? {}
+  if (stepMs === undefined) return { position, startMs: undefined, durationMs: undefined }
+  const beforeMs = Math.min(sampleMs, rates.all.sampleMs ?? Infinity)
+  return { position, startMs: (position * steps * beforeMs) / devices, durationMs: steps * stepMs }
 }
 
 /** Errors: AdmissionError, for an edit that cannot finish in time. */

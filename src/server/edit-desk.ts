@@ -81,12 +81,13 @@ export class EditDesk {
       }
       const { plan: asked, load } = planStart(request, packs, options)
       const plan = { ...asked, priority: tenants.priorityOf(tenant, asked.priority) }
-      const { priority, bytes, steps, underWayMs, begun, deadlineMs } = plan
+      const { priority, bytes, steps, key, underWayMs, begun, deadlineMs } = plan
       const ticket = scheduler.admit({
         tenant,
         priority,
         bytes,
         steps,
+        key,
         underWayMs,
         begun,
         ...(deadlineMs === undefined ? {} : { deadlineMs }),

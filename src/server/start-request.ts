@@ -11,7 +11,7 @@ import { variableShape } from '../engine/step-graph.js'
 import { decodeLatent, decodeParameters, named } from '../proto/codec.js'
 import type { NumberType, Parameters, PictureOptions, StartEdit } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
-import type { Priority } from '../scheduler/api.js'
+import { type Priority, graphKey } from '../scheduler/api.js'
 import type { ServerOptions } from './options.js'
 
 export interface PictureWish {
@@ -36,6 +36,8 @@ export interface StartPlan {
   /** Its name. */
   readonly pack: string
   readonly parameters: EditParameters
+  /** Of its pack and graph, for the scheduler. */
+  readonly key: string
   readonly stream: StreamWish
   readonly priority: Priority
   readonly deadlineMs: number | undefined
@@ -106,6 +108,7 @@ export function planStart(
   const plan: StartPlan = {
     pack: pack.manifest.name,
     parameters,
+    key: graphKey(pack.digest, parameters),
     stream,
     priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
     deadlineMs: request.deadlineMs,

@@ -115,12 +115,17 @@ test('a deadline can be met or not', (t) => {
 
 test('rates follow what is measured', (t) => {
   const rates = new Rates()
-  t.deepEqual([rates.stepMs, rates.sampleMs, rates.endEveryMs], [undefined, undefined, undefined])
+  t.deepEqual([rates.of('a'), rates.all.sampleMs, rates.endEveryMs], [undefined, undefined, undefined])
   for (let i = 0; i < 100; i++) {
-    rates.recordStep(4, 80)
+    rates.recordStep('a', 4, 80)
     rates.recordEnd(50 * i)
   }
-  t.deepEqual([rates.stepMs, rates.sampleMs, rates.endEveryMs], [80, 20, 50])
+  rates.recordStep('b', 1, 120)
+  const [a, b] = [rates.of('a'), rates.of('b')]
+  t.deepEqual([a?.stepMs, a?.sampleMs, rates.endEveryMs], [80, 20, 50])
+  t.deepEqual([b?.stepMs, b?.sampleMs, rates.all.sampleMs], [120, 120, 30])
+  for (let i = 0; i < 256; i++) rates.recordStep(`c${i}`, 1, 1)
+  t.is(rates.of('b'), undefined, 'what was long not used is forgotten')
 })
 
 /** Take `count` steps of the batches that a tuner asks for; a step of n edits takes `stepMs(n, i)`. */

@@ -5,7 +5,13 @@ import test from 'ava'
 import type { EditState } from '../../src/engine/edit.js'
 import { invalidArgument } from '../../src/engine/errors.js'
 import type { EditParameters } from '../../src/engine/parameters.js'
-import { AdmissionError, type AdmissionRequest, type Outcome, type RunningEdit } from '../../src/scheduler/api.js'
+import {
+  AdmissionError,
+  type AdmissionRequest,
+  type Outcome,
+  type RunningEdit,
+  graphKey,
+} from '../../src/scheduler/api.js'
 import { LiveEdit } from '../../src/scheduler/live-edit.js'
 import type { SchedulerObserver } from '../../src/scheduler/observer.js'
 import { Scheduler, type SchedulerOptions } from '../../src/scheduler/scheduler.js'
@@ -448,7 +454,8 @@ test('an edit that alone does not fit into memory fails', async (t) => {
 test('admission: limits, deadlines, tickets', async (t) => {
   const refused: string[] = []
   const stage = new Stage({ limits: { edits: 2 }, observer: { onRefused: ({ reason }) => refused.push(reason) } })
-  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 100 } as const
+  const key = graphKey('', newState('cat').parameters)
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 100, key } as const
   const unused = stage.scheduler.admit(request)
   t.like(unused, { position: 0, estimatedStartMs: undefined, estimatedDurationMs: undefined })
   stage.submit()
@@ -467,6 +474,35 @@ test('admission: limits, deadlines, tickets', async (t) => {
   })
   t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 0 }), { code: 'FAILED_PRECONDITION' })
   t.deepEqual(refused, ['edits', 'deadline', 'deadline'])
+})
+
+test('a deadline is judged by the steps of its own pack and graph', async (t) => {
+  const stage = new Stage()
+  const slow = { ...newState('cat'), pack: 'large' }
+  stage.submit(slow)
+  await turn()
+  for (let i = 0; i < 4; i++) await stage.device.step({ stepMs: 6_000 })
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 64, deadlineMs: 60_000 } as const
+  const key = graphKey('tiny', slow.parameters)
+  const unmeasured = stage.scheduler.admit({ ...request, key })
+  t.like(unmeasured, { estimatedStartMs: undefined, estimatedDurationMs: undefined })
+  unmeasured.release()
+  for (const pack of ['large', 'tiny']) {
+    t.is(
+      new LiveEdit(0, { ...slow, pack }, {} as never, {} as never, 0, {} as never).key,
+      graphKey(pack, slow.parameters),
+    )
+  }
+  t.throws(() => stage.scheduler.admit({ ...request, key: graphKey('large', slow.parameters) }), {
+    code: 'FAILED_PRECONDITION',
+  })
+  stage.submit({ ...slow, pack: 'tiny' })
+  await turn()
+  await stage.device.step({ stepMs: 50 })
+  const measured = stage.scheduler.admit({ ...request, key })
+  t.is(measured.estimatedDurationMs, 3_200)
+  measured.release()
+  t.throws(() => stage.scheduler.admit({ ...request, key, deadlineMs: 3_000 }), { code: 'FAILED_PRECONDITION' })
 })
 
 test('who is refused comes back at the rate at which edits end', async (t) => {

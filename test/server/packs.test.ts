@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { Pack } from '../../src/engine/pack/pack.js'
+import { resolveParameters } from '../../src/engine/parameters.js'
+import { graphKey } from '../../src/scheduler/api.js'
 import type { ServerInfo } from '../../src/proto/messages.js'
 import { fromStatus } from '../../src/proto/status.js'
 import { launchServer } from '../../src/server/launch.js'
@@ -49,6 +51,12 @@ test('an edit has the pack that it names, that of its state, or the first', asyn
   stream.send('unknown', { start: startEdit({ pack: 'nope' }) })
   stream.end()
   await stream.over
+  const [tiny, another] = [pack, other].map((of) => graphKey(of.digest, resolveParameters({}, of)))
+  t.deepEqual(
+    scheduler.admitted.map(({ key }) => key),
+    [tiny, another, another],
+    'their times are estimated by it',
+  )
   // Which of them is set up first is nobody's business.
   const views = scheduler.edits.map(({ state }) => [
     state.pack === pack.digest ? 'tiny' : 'other',

@@ -15,11 +15,13 @@ class Mean {
   }
 }
 
-export class Rates {
+/** How many graphs are remembered: clients choose the parameters that make one. */
+const mostGraphs = 256
+
+/** Of one graph, or of all. */
+class StepRates {
   readonly #stepMs = new Mean()
   readonly #sampleMs = new Mean()
-  readonly #endEveryMs = new Mean()
-  #lastEndMs: number | undefined
 
   /** Time of a step, as an edit in it sees it. */
   get stepMs(): number | undefined {
@@ -31,14 +33,36 @@ export class Rates {
     return this.#sampleMs.value
   }
 
+  record(samples: number, stepMs: number): void {
+    this.#stepMs.add(stepMs)
+    this.#sampleMs.add(stepMs / samples)
+  }
+}
+
+export class Rates {
+  /** Of all edits, whatever their graphs: what a queue is made of. */
+  readonly all = new StepRates()
+  /** The least recently used first. */
+  readonly #graphs = new Map<string, StepRates>()
+  readonly #endEveryMs = new Mean()
+  #lastEndMs: number | undefined
+
   /** Time between the ends of two edits. */
   get endEveryMs(): number | undefined {
     return this.#endEveryMs.value
   }
 
-  recordStep(samples: number, stepMs: number): void {
-    this.#stepMs.add(stepMs)
-    this.#sampleMs.add(stepMs / samples)
+  /** What was measured of steps of one pack and graph; undefined: nothing was. */
+  of(key: string): Pick<StepRates, 'stepMs' | 'sampleMs'> | undefined {
+    return this.#graphs.get(key)
+  }
+
+  recordStep(key: string, samples: number, stepMs: number): void {
+    const graph = this.#graphs.get(key) ?? new StepRates()
+    this.#graphs.delete(key)
+    this.#graphs.set(key, graph)
+    if (this.#graphs.size > mostGraphs) this.#graphs.delete(this.#graphs.keys().next().value!)
+    for (const rates of [graph, this.all]) rates.record(samples, stepMs)
   }
 
   recordEnd(nowMs: number): void {
