@@ -83,6 +83,8 @@ export class Metrics {
     for (const { name, digest } of packs) pack.set({ pack: name, digest }, 1)
     for (const state of ['pending', 'running', 'paused']) this.edits.set({ state }, 0)
     for (const { name } of packs) {
+      // Alerts need it from the start: no series is not the same as none.
+      this.steps.inc({ pack: name }, 0)
       for (const outcome of outcomes) this.finished.inc({ outcome, pack: name }, 0)
     }
   }

@@ -47,6 +47,12 @@ test('all metrics can be listed without a server', async (t) => {
   }
 })
 
+test('a server that has taken no step says so of each pack', async (t) => {
+  const packs = ['tiny', 'large'].map((name) => ({ name, digest: 'd' }))
+  const lines = await samples(new Metrics({ version: '1.2.3', packs }))
+  for (const { name } of packs) t.true(lines.includes(`flexit_steps_total{pack="${name}"} 0`), name)
+})
+
 test('buckets fit milliseconds and seconds', async (t) => {
   const metrics = allMetrics()
   for (const { name, type } of metrics.registry.getMetricsAsArray()) {
