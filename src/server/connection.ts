@@ -2,6 +2,7 @@
 // https://nodejs.org/api/http2.html#http2sessionclosed
 
 import type { Http2Session } from 'node:http2'
+import type { ServerOptions } from './options.js'
 
 /** Layers of a call, each of which holds the next one under one of these names. */
 interface Layer {
@@ -15,4 +16,26 @@ export function isConnectionEnding(call: object): boolean {
   let layer: Layer | undefined = call
   while (layer !== undefined && layer.stream === undefined) layer = layer.call ?? layer.nextCall
   return layer?.stream?.session?.closed ?? false
+}
+
+/**
+ * Call `leave` once, within the grace of the connection of a call that has reached its age: for edits to be handed back,
+ * to go on elsewhere without a step lost. Returns how to stop.
+ */
+export function onConnectionEnding(
+  call: object,
+  { maxConnectionAgeMs, maxConnectionAgeGraceMs: graceMs }: ServerOptions,
+  leave: () => void,
+): () => void {
+  if (maxConnectionAgeMs === 0) return () => undefined
+  let timer = setInterval(
+    () => {
+      if (!isConnectionEnding(call)) return
+      clearInterval(timer)
+      // Edits may end by themselves; what is left goes not all at once, and before the end.
+      timer = setTimeout(leave, graceMs * (0.4 + 0.3 * Math.random())).unref()
+    },
+    Math.min(graceMs / 10, 1000),
+  ).unref()
+  return () => clearTimeout(timer)
 }

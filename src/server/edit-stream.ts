@@ -5,7 +5,7 @@ import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
-import { isConnectionEnding } from './connection.js'
+import { onConnectionEnding } from './connection.js'
 import { type EditDesk, goingAway } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
@@ -34,7 +34,6 @@ class EditStream {
   /** Within this the client wanted to send its next command; 0: it promised nothing. */
   #promisedMs = 0
   #silence: NodeJS.Timeout | undefined
-  #connection: NodeJS.Timeout | undefined
   /** Its edits were handed back, to go on on another connection. */
   #leaving = false
 
@@ -49,10 +48,11 @@ class EditStream {
   async serve(): Promise<void> {
     void this.#writer.closed.then(() => this.#close())
     const stopListening = this.#desk.onDraining(() => this.#endIfDone())
-    this.#watchConnection()
+    const stopWatching = onConnectionEnding(this.#call, this.#options, () => this.#leave())
     void this.#read()
     await this.#writer.closed
     stopListening()
+    stopWatching()
   }
 
   /** Never rejects. After an end from this side it may never resolve: the client need not end its own. */
@@ -155,22 +155,11 @@ class EditStream {
     if (this.#edits.size === 0 && (this.#halfClosed || this.#leaving || this.#desk.draining)) this.#writer.end()
   }
 
-  /** Within its grace, edits of a connection that is to end are handed back: to go on elsewhere, without a step lost. */
-  #watchConnection(): void {
-    const { maxConnectionAgeMs, maxConnectionAgeGraceMs: graceMs } = this.#options
-    if (maxConnectionAgeMs === 0) return
-    const leave = () => {
-      this.#leaving = true
-      for (const { session } of this.#edits.values()) void session.handBack()
-      this.#endIfDone()
-    }
-    const look = () => {
-      if (!isConnectionEnding(this.#call)) return
-      clearInterval(this.#connection)
-      // Edits may end by themselves; what is left goes not all at once, and before the end.
-      this.#connection = setTimeout(leave, graceMs * (0.4 + 0.3 * Math.random())).unref()
-    }
-    this.#connection = setInterval(look, Math.min(graceMs / 10, 1000)).unref()
+  /** The connection is to end: its edits go on elsewhere. */
+  #leave(): void {
+    this.#leaving = true
+    for (const { session } of this.#edits.values()) void session.handBack()
+    this.#endIfDone()
   }
 
   #watchIdleness(): void {
@@ -199,7 +188,6 @@ class EditStream {
   #close(): void {
     clearTimeout(this.#idle)
     clearTimeout(this.#silence)
-    clearTimeout(this.#connection)
     for (const { session, sink } of this.#edits.values()) session.detach(sink)
     this.#edits.clear()
   }

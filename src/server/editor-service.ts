@@ -16,6 +16,7 @@ import type {
   ServerInfo,
 } from '../proto/messages.js'
 import type { Tenants } from './auth.js'
+import { onConnectionEnding } from './connection.js'
 import type { EditDesk } from './edit-desk.js'
 import { type EditCall, serveEditStream } from './edit-stream.js'
 import type { Logger } from './logger.js'
@@ -109,8 +110,13 @@ export class EditorService {
     const session = this.#begin(call, tenant)
     const writer = new Writer(call)
     const sink = transportSink(writer)
+    const stopWatching = onConnectionEnding(call, this.#options, () => {
+      // Not one that another stream has taken over.
+      if (!writer.over) void session.handBack()
+    })
     session.attach(sink, 0)
     await writer.closed
+    stopWatching()
     session.detach(sink)
   }
 

@@ -199,6 +199,11 @@ test('edits of a connection that has reached its age are handed back', async (t)
   const { handedBack } = await stream.first('handedBack')
   t.is(handedBack.state?.resumePoint?.step, 1)
   t.is(await stream.over, undefined)
+
+  const { peer: another } = await serve(t, { allowed: 1, options })
+  const run = another.stream('RunEdit', { start: startEdit() })
+  t.is((await run.first('handedBack')).handedBack.state?.resumePoint?.step, 1)
+  t.is(await run.over, undefined)
 })
 
 test('calls of a connection are limited, and silent connections are probed', async (t) => {
