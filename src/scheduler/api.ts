@@ -25,7 +25,7 @@ export class AdmissionError extends FlexitError {
   }
 }
 
-/** Equal for edits of one pack (its digest) and one graph, which can share a batch: `LiveEdit.key`. */
+/** Equal for edits of one pack (its digest) and one graph, which can share a batch. */
 export function graphKey(pack: string, parameters: EditParameters): string {
   return `${pack} ${specificationKey(specificationOf(parameters))}`
 }

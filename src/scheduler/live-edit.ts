@@ -3,8 +3,8 @@
 
 import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
-import { type EditParameters, checkText, specificationKey, specificationOf } from '../engine/parameters.js'
-import type { EditListener, RunningEdit } from './api.js'
+import { type EditParameters, checkText } from '../engine/parameters.js'
+import { type EditListener, type RunningEdit, graphKey } from './api.js'
 import type { Place } from './policies/admission.js'
 import type { Block } from './device-state.js'
 
@@ -65,7 +65,7 @@ export class LiveEdit implements RunningEdit {
   /** Edits with the same one can share a batch: of one pack and one graph. */
   get key(): string {
     const { pack, parameters } = this.#state
-    return `${pack} ${specificationKey(specificationOf(parameters))}`
+    return graphKey(pack, parameters)
   }
 
   get stepsLeft(): number {
