@@ -90,16 +90,21 @@ async function askAll<A>(channel: Channel, method: 'CancelEdit' | 'GetEdit', edi
   throw errors.find((error) => !(error instanceof WireError) || error.status !== 'NOT_FOUND') ?? errors[0]
 }
 
-/** Errors: those of `askAll`; of a server that cannot tell what it has only where no other has what goes on. */
+/** Errors: those of `askAll`, where no server has what goes on from the edit; of a server that cannot tell whether it has. */
 async function cancelEdit(channel: Channel, editId: string): Promise<EditSummary> {
-  const summary = await askAll<EditSummary>(channel, 'CancelEdit', editId)
-  if (summary.status !== 'EDIT_STATUS_HANDED_BACK') return summary
+  const errors: unknown[] = []
+  const summary = await askAll<EditSummary>(channel, 'CancelEdit', editId).catch(
+    (error: unknown) => void errors.push(error),
+  )
+  if (summary !== undefined && summary.status !== 'EDIT_STATUS_HANDED_BACK') return summary
+  // The server that handed it back may be gone, or may have forgotten it.
   const lists = await Promise.allSettled(channel.servers.map((server) => startedAnew(channel, server, editId)))
   const ids = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []))
   const cancelled = await Promise.all(ids.map((id) => askAll<EditSummary>(channel, 'CancelEdit', id)))
-  const failed = lists.find((list) => list.status === 'rejected')
-  if (cancelled.length === 0 && failed !== undefined) throw failed.reason
-  return cancelled.at(-1) ?? summary
+  for (const list of lists) if (list.status === 'rejected') errors.push(list.reason)
+  const last = cancelled.at(-1) ?? (errors.length === 0 ? summary : undefined)
+  if (last === undefined) throw errors[0]
+  return last
 }
 
 /** Ids of a server's edits under way that an EditRun started in the place of `editId`. Errors: WireError. */

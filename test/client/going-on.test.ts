@@ -170,9 +170,10 @@ test('an edit that somebody else cancels is not started again', async (t) => {
   t.is(scheduler.edits.length, 1)
 })
 
-test('an edit that was handed back is cancelled where it goes on', async (t) => {
+const cancelsWhereItGoesOn = test.macro(async (t: ExecutionContext, isFirstThere: boolean) => {
   const [first, second] = [await serve(t, { allowed: 5 }), await serve(t, { allowed: 5 })]
   const client = clientOf(t, [first.address, second.address], { balancing: 'pick_first' })
+  const asking = isFirstThere ? client : clientOf(t, ['127.0.0.1:1', second.address])
   // Another edit has a name that is alike.
   const other = client.edit({ ...request, id: 'mine:or-not' })
   const iterator = other[Symbol.asyncIterator]()
@@ -181,7 +182,7 @@ test('an edit that was handed back is cancelled where it goes on', async (t) => 
   const events = await collect(client.edit({ ...request, id: 'mine' }), (event) => {
     if (event.kind !== 'step') return
     if (event.step === 4) first.scheduler.edits[1]!.handBack()
-    if (event.step === 9) answer = client.cancelEdit('mine')
+    if (event.step === 9) answer = asking.cancelEdit('mine')
   })
   t.is((await answer)?.editId, 'mine:1')
   t.is(events.at(-1)?.kind, 'cancelled')
@@ -189,6 +190,9 @@ test('an edit that was handed back is cancelled where it goes on', async (t) => 
   t.is((await client.getEdit(other.id)).status, 'EDIT_STATUS_RUNNING')
   other.cancel()
 })
+
+test('an edit that was handed back is cancelled where it goes on', cancelsWhereItGoesOn, true)
+test('… also where the server that handed it back is gone', cancelsWhereItGoesOn, false)
 
 test('a client that is closed ends its edits', async (t) => {
   const { address } = await serve(t, { allowed: 5 })
