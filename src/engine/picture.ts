@@ -32,6 +32,10 @@ export interface ReadPictureOptions {
 const defaultMaxPixels = 100_000_000
 const defaultMaxBytes = 64 * 1024 ** 2
 const timeoutSeconds = 30
+
+/** Pixels of a side of the largest picture that `readPicture` gives. */
+export const longestSide = 16_384
+
 const formats = 'JPEG, PNG, WebP, AVIF, GIF, TIFF or SVG'
 
 /* eslint-disable no-control-regex -- they match bytes */
@@ -195,7 +199,7 @@ export function tensorToPicture(tensor: Float32Array, { height, width }: Pick<Pi
 }
 
 function isLength(pixels: number): boolean {
-  return Number.isInteger(pixels) && pixels >= 1 && pixels <= 16_384
+  return Number.isInteger(pixels) && pixels >= 1 && pixels <= longestSide
 }
 
 async function opaqueColour(background: string): Promise<{ r: number; g: number; b: number }> {

@@ -7,10 +7,7 @@ import { encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError, systemErrorCode } from '../engine/errors.js'
 import { writeFileAtomic } from '../engine/files.js'
 import { type TensorData, parseSafetensors, serialiseSafetensors } from '../engine/pack/safetensors.js'
-import { type Picture, readPicture } from '../engine/picture.js'
-
-/** Pixels of a side of the largest picture that `readPicture` gives. */
-const longestSide = 16_384
+import { type Picture, longestSide, readPicture } from '../engine/picture.js'
 
 /** How many pictures of a size the store can keep of an edit. */
 export function mostPictures(size: number): number {

@@ -88,7 +88,7 @@ export type PackFile = Manifest['files'][string]
 /** What a pack's manifest is called. */
 export const manifestName = 'pack.json'
 
-/** The files that a manifest's networks need; with `optional`, those of its optional networks too. */
+/** The files that a manifest needs with these CLIP networks; the usual ones are those that are not optional. */
 export function requiredFiles(
   manifest: Manifest,
   networks: readonly ClipEntry[] = manifest.clip.filter((c) => !c.optional),
