@@ -19,7 +19,7 @@ from models import Autoencoder, Clip
 from tokenizer import Tokenizer
 from training import Run, bf16, save_whole, seed_everything
 
-BATCH, PEAK, SEED = 64, {'rn': 1e-3, 'vit': 1.2e-3}, {'rn': 11, 'vit': 22}
+BATCH, SEED = 64, {'rn': 11, 'vit': 22}
 NAMES_EVERY = 50
 RADIUS = {1: 3.0, 4: 6.0}  # side of a perturbation's cells -> largest L2 norm
 DECODED = 2400
@@ -93,9 +93,10 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0, disguise=0.0):
-    """Leaves `weights/NAME.pt`. `start`: weights to go on from; `robust`: share of batches that are perturbed, 0: the first part;
-    `disguise`: share of pictures that are disguised."""
+def train(data, weights, name, steps, start, peak, robust, disguise):
+    """Leaves `weights/NAME.pt`, NAME being clip-KIND and maybe more. `start`: weights to go on from, or None; `robust`: share of
+    batches that are perturbed, 0: the first part; `disguise`: share of pictures that are disguised."""
+    kind = name.split('-')[1]
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
     seed_everything(SEED[kind])
@@ -103,7 +104,7 @@ def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0, d
     if start:
         model.load_state_dict(start)
     model.visual.to(memory_format=torch.channels_last)
-    decoded, decoded_label = decoded_pictures(data, f'{weights}/autoencoder.pt', f'{weights}/decoded.pt')
+    decoded, decoded_label = decoded_pictures(data, f'{weights}/autoencoder-part-1.pt', f'{weights}/decoded.pt')
     decoded_of = {}
     for i, c in enumerate(decoded_label.tolist()):
         decoded_of.setdefault(c, []).append(i)
@@ -116,7 +117,7 @@ def train(data, weights, name, kind, steps, start=None, peak=None, robust=0.0, d
         return retrieval(check, data, names, data.unseen[::3])
 
     own, bank = torch.arange(BATCH), None
-    run = Run(f'{weights}/{name}.pt', model, steps, peak or PEAK[kind], SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
+    run = Run(f'{weights}/{name}.pt', model, steps, peak, SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
     for step in run:
         if robust > 0 and (bank is None or step % NAMES_EVERY == 0):
             with torch.no_grad():

@@ -31,10 +31,18 @@ export function addParameters(command: Command): Command {
       `step length, in norms of the first latent (up to ${learningRate}; 0.05)`,
       parseNumber,
     )
-    .option('--lambda-p <x>', `keep the look: weight of LPIPS to the input ${range(0, lambda, '0.15')}`, parseNumber)
+    .option(
+      '--lambda-p <x>',
+      `keep the look: weight of LPIPS to the input ${range(0, lambda, 'tiny: 0.05, imagenet: 0.15')}`,
+      parseNumber,
+    )
     .option('--lambda-z <x>', `keep the latent: weight of its distance ${range(0, lambda, '0.05')}`, parseNumber)
     .option('--lambda-s <x>', `away from the source text: its weight ${range(0, lambda, '0.4')}`, parseNumber)
-    .option('--lambda-i <x>', `towards the input picture: its weight ${range(0, lambda, '0.2')}`, parseNumber)
+    .option(
+      '--lambda-i <x>',
+      `towards the input picture: its weight ${range(0, lambda, 'tiny: 0.1, imagenet: 0.2')}`,
+      parseNumber,
+    )
     .option('--networks <a,b>', 'CLIP networks by name (tiny: rn,vit)', parseList)
     .option(
       '--views <n>',

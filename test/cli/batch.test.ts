@@ -75,10 +75,10 @@ test('what fails does not stop the rest; given again, only what failed or change
   const [, , last] = await resultsOf(cwd)
   await rm(join(cwd, 'flexit-out', 'batch-queries', last!['picture']!))
   await copyFile(join(cwd, 'rose.png'), join(cwd, 'strawberry.png'))
-  const usual = await batch(cwd, address, ['--lambda-p', '0.15'])
+  const usual = await batch(cwd, address, ['--lambda-s', '0.4'])
   t.is(usual.code, 0)
   t.is(scheduler.edits.length, 6, 'a parameter that is given as the pack has it changes nothing')
-  t.is((await batch(cwd, address, ['--lambda-p', '0.3'])).code, 0)
+  t.is((await batch(cwd, address, ['--lambda-s', '0.3'])).code, 0)
   t.is(scheduler.edits.length, 9)
 })
 

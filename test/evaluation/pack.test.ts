@@ -15,8 +15,8 @@ const queries = [
   ['fluent-emoji-flat/cherry-blossom.png', 'cherry blossom', 'hibiscus'],
   ['emojione/trumpet.png', 'trumpet', 'guitar'],
   ['emojione/ambulance.png', 'ambulance', 'taxi'],
-  ['emojione/castle.png', 'castle', 'church'],
-  ['emojione/jeans.png', 'jeans', 't-shirt'],
+  ['emojione/panda.png', 'panda', 'tiger face'],
+  ['emojione/palm-tree.png', 'palm tree', 'cactus'],
 ] as const
 
 test('edits become what they are asked for, and a judge says so', async (t) => {
@@ -58,7 +58,7 @@ test('edits become what they are asked for, and a judge says so', async (t) => {
   for (const [i, [image, , target]] of queries.entries()) {
     t.not(await verdict(pictures[i]!), target, image)
     t.is(await verdict(await engine.picture(edits[i]!)), target, image)
-    t.true(last[i]!.similarityTarget > 0.84, `${image}: ${last[i]!.similarityTarget}`)
+    t.true(last[i]!.similarityTarget > 0.9, `${image}: ${last[i]!.similarityTarget}`)
     t.true(last[i]!.similarityTarget > first[i]!.similarityTarget + 0.1, `${image}: ${first[i]!.similarityTarget}`)
   }
 })
