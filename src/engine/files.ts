@@ -45,8 +45,9 @@ export async function makeFolder(path: string): Promise<void> {
   } catch (error) {
     const parent = dirname(path)
     const isThere = () => stat(parent).then(Boolean, () => false)
-    if (systemErrorCode(error) !== 'ENOENT' || (await isThere())) throw error
-    await makeFolder(parent)
+    if (systemErrorCode(error) !== 'ENOENT') throw error
+    // A parent that is there now may have been made by somebody else since.
+    if (!(await isThere())) await makeFolder(parent)
     await make()
   }
 }
