@@ -7,6 +7,7 @@ import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import { runtimeVersion } from '../engine/runtime.js'
 import type { Editor } from '../evaluation/editor.js'
+import { WireError } from '../proto/status.js'
 import type { PlacedMaker } from './maker.js'
 import { patiently } from './patience.js'
 
@@ -38,21 +39,27 @@ export function makerEditor(maker: PlacedMaker): Editor {
       const order = { watcher, signal: stopping.signal, previewEvery: at.reduce(greatestCommonDivisor) }
       const ended = await patiently(state, stopping.signal, (from) => maker.make(from, order))
       const pictures = at.flatMap((step) => found.get(step) ?? [])
-      if (ended.kind === 'cancelled') throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
+      if (ended.kind === 'cancelled') {
+        if (stopping.signal.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
+        throw unavailable('somebody else cancelled an edit at the server')
+      }
       if (ended.kind === 'failed') {
         // Only numbers that are no longer finite end an edit that has begun like this.
-        if (ended.error.code !== 'FAILED_PRECONDITION' || pictures.length === 0) throw ended.error
+        const { error } = ended
+        const code = error instanceof WireError ? error.status : error.code
+        if (code !== 'FAILED_PRECONDITION' || pictures.length === 0) throw error
         return pictures
       }
       if (pictures.length === at.length - 1) return [...pictures, ended.picture]
-      throw new FlexitError({
-        code: 'UNAVAILABLE',
-        message: 'the server left out a picture on the way',
-        cure: 'Run the command again: it goes on with the edits that are missing.',
-      })
+      throw unavailable('the server left out a picture on the way')
     },
     stop: () => stopping.abort(),
   }
+}
+
+function unavailable(message: string): FlexitError {
+  const cure = 'Run the command again: it goes on with the edits that are missing.'
+  return new FlexitError({ code: 'UNAVAILABLE', message, cure })
 }
 
 function greatestCommonDivisor(a: number, b: number): number {

@@ -6,9 +6,9 @@ import { makeBy } from '../../src/cli/device-maker.js'
 import { makerEditor } from '../../src/cli/maker-editor.js'
 import { type PlacedMaker, makerPack } from '../../src/cli/maker.js'
 import { remoteMaker } from '../../src/cli/remote-maker.js'
-import { FlexitError } from '../../src/engine/errors.js'
 import { resolveParameters } from '../../src/engine/parameters.js'
 import type { EditJob } from '../../src/evaluation/editor.js'
+import { WireError } from '../../src/proto/status.js'
 import { AdmissionError } from '../../src/scheduler/api.js'
 import { randomPicture } from '../support/edits.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
@@ -73,7 +73,7 @@ test('an error of the server is the edit’s, a stop cancels', async (t) => {
 })
 
 test('an edit that is no longer finite gives the pictures that it has; any other failure is an error', async (t) => {
-  const failing = (code: 'FAILED_PRECONDITION' | 'INTERNAL', pictures: number): PlacedMaker => ({
+  const failing = (code: 'FAILED_PRECONDITION' | 'INTERNAL' | 'UNAUTHENTICATED', pictures: number): PlacedMaker => ({
     pack: makerPack(pack),
     devices: 1,
     places: ['cpu'],
@@ -82,7 +82,7 @@ test('an edit that is no longer finite gives the pictures that it has; any other
       for (let step = 0; step < pictures; step++) {
         await watcher.onStep({ ...report, step, preview: state.picture }, undefined)
       }
-      return { kind: 'failed', error: new FlexitError({ code, message: 'failed' }), state }
+      return { kind: 'failed', error: new WireError({ code, message: 'failed' }), state }
     },
     close: () => Promise.resolve(),
   })
@@ -90,6 +90,20 @@ test('an edit that is no longer finite gives the pictures that it has; any other
   t.is((await edit(failing('FAILED_PRECONDITION', 2))).length, 2)
   await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
   await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
+  // To the program as FAILED_PRECONDITION, but nothing that the edit's numbers did.
+  await t.throwsAsync(edit(failing('UNAUTHENTICATED', 2)), { message: 'failed' })
+})
+
+test('an edit that somebody else cancels at the server is no stop', async (t) => {
+  const cancelled: PlacedMaker = {
+    pack: makerPack(pack),
+    devices: 1,
+    places: ['cpu'],
+    make: (state) => Promise.resolve({ kind: 'cancelled', state }),
+    close: () => Promise.resolve(),
+  }
+  const edit = makerEditor(cancelled).edit(job('pear', [0, 4]), () => undefined)
+  await t.throwsAsync(edit, { code: 'UNAVAILABLE', message: /somebody else cancelled/ })
 })
 
 /** A server that is full the first time that it is asked, after `taken` steps. */
