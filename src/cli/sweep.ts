@@ -110,11 +110,11 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Networks that the settings use. Undefined, the pack's own choice, for the figure that compares networks. */
-function networksOf({ networks, grid, figure }: SweepOptions): readonly string[] | undefined {
+/** Networks that the settings use; undefined: the pack's own choice. Figure 9 compares all that are there. */
+function networksOf({ networks, grid }: SweepOptions): readonly string[] | undefined {
   const axis = grid?.findLast(({ parameter }) => parameter === 'networks')
   if (axis !== undefined) return [...new Set((axis.values as EditParameters['networks'][]).flat())]
-  return figure === '9' ? undefined : networks
+  return networks
 }
 
 async function writeResults(

@@ -37,6 +37,9 @@ export interface AnimationOptions {
   readonly quality?: number
 }
 
+/** Of what reads, resizes and writes pictures. */
+export const codecVersion = `libvips ${sharp.versions.vips}`
+
 const defaultQuality = 90
 const visibleHeight = 192
 const formatOfExtension: Readonly<Record<string, PictureFormat>> = {

@@ -6,12 +6,11 @@ import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkSta
 import { FlexitError } from './errors.js'
 import { GraphCache } from './graph-cache.js'
 import type { Graph } from './graph/graph.js'
-import { isWhole } from './graph/onnx.js'
 import { Pack } from './pack/pack.js'
 import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
 import { type Picture, pictureToTensor, tensorToPicture } from './picture.js'
 import { tapCount } from './networks/lpips.js'
-import { BrokenModelError, type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
+import { type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
 import {
   type StepSpecification,
   decodeGraph,
@@ -138,10 +137,14 @@ export class Engine {
     return this.#preview(await session.run({ z: { shape, data: z } }), 0)
   }
 
-  /** Make all sessions of an edit ready, so that its first step does not wait. */
+  /** Make all sessions of an edit ready, so that its first step does not wait. Networks that are absent are needed only where named. */
   async warmUp(parameters: Partial<EditParameters> = {}): Promise<void> {
+    const { networkNames: present, defaultNetworks } = this.pack
+    const usual = defaultNetworks.filter((name) => present.includes(name))
+    const networks = parameters.networks ?? [usual, present, defaultNetworks].find((names) => names.length > 0)!
     const picture = { height: this.size, width: this.size, data: new Uint8Array(this.size ** 2 * 3) }
-    const edit = await this.prepare(this.begin({ picture, source: 'a', target: 'b', parameters }))
+    const begun = this.begin({ picture, source: 'a', target: 'b', parameters: { ...parameters, networks } })
+    const edit = await this.prepare(begun)
     await this.step([edit])
     await this.picture(edit)
   }
@@ -176,14 +179,7 @@ export class Engine {
       onProgress?.(`loading the ${kind} graph`)
       return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
     }
-    const path = await this.#cache.file(kind, parts, checkAndBuild)
-    try {
-      return await create(path)
-    } catch (error) {
-      // A device that is no CPU does not tell a broken file from a broken driver.
-      if (!(error instanceof BrokenModelError) && (await isWhole(path))) throw error
-      return create(await this.#cache.rebuild(kind, parts, checkAndBuild))
-    }
+    return this.#cache.use(kind, parts, checkAndBuild, create)
   }
 
   async #runPrepare(image: Float32Array, specification: StepSpecification): Promise<Record<string, Tensor>> {

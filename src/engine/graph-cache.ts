@@ -6,7 +6,8 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Graph } from './graph/graph.js'
-import { writeOnnx } from './graph/onnx.js'
+import { isWhole, writeOnnx } from './graph/onnx.js'
+import { BrokenModelError } from './runtime.js'
 
 /** Hash of the compiled code that builds graphs: a new version of it never meets the graphs of an old one. */
 export const codeDigest = digestOf(
@@ -31,11 +32,27 @@ export class GraphCache {
   async file(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
     const path = join(this.folder, `${keyOf(name, parts)}.onnx`)
     if ((await stat(path).catch(() => undefined)) !== undefined) return path
-    return this.rebuild(name, parts, build)
+    return this.#rebuild(name, parts, build)
   }
 
-  /** The same, whatever is there. */
-  async rebuild(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
+  /** What `load` makes of that file; where the file turns out to be broken, of a new one. Errors: also those of `load`. */
+  async use<T>(
+    name: string,
+    parts: readonly string[],
+    build: () => Graph | Promise<Graph>,
+    load: (path: string) => Promise<T>,
+  ): Promise<T> {
+    const path = await this.file(name, parts, build)
+    try {
+      return await load(path)
+    } catch (error) {
+      // A device that is no CPU does not tell a broken file from a broken driver.
+      if (!(error instanceof BrokenModelError) && (await isWhole(path))) throw error
+      return load(await this.#rebuild(name, parts, build))
+    }
+  }
+
+  async #rebuild(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
     return writeOnnx(await build(), this.folder, keyOf(name, parts))
   }
 }

@@ -7,7 +7,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { z } from 'zod'
-import { encodePicture } from '../engine/encode.js'
+import { codecVersion, encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError } from '../engine/errors.js'
 import { GraphCache, codeDigest } from '../engine/graph-cache.js'
 import { Graph } from '../engine/graph/graph.js'
@@ -116,7 +116,7 @@ export class Judge {
   readonly labels: readonly string[] | undefined
   /** sha256 of the manifest and the files. */
   readonly digest: string
-  /** What opinions depend on, besides the pictures: also code, ONNX Runtime and the kind of device. */
+  /** What opinions depend on, besides the pictures: also code, what resizes pictures, ONNX Runtime and the kind of device. */
   readonly identity: readonly string[]
   readonly #manifest: JudgeManifest
   readonly #networks: Networks
@@ -124,7 +124,7 @@ export class Judge {
   private constructor(manifest: JudgeManifest, digest: string, { kind }: Device, networks: Networks) {
     this.labels = manifest.classifier.labels
     this.digest = digest
-    this.identity = [digest, String(opinionFormat), codeDigest, runtimeVersion, kind]
+    this.identity = [digest, String(opinionFormat), codeDigest, codecVersion, runtimeVersion, kind]
     this.#manifest = manifest
     this.#networks = networks
   }
@@ -145,7 +145,7 @@ export class Judge {
     return new Judge(manifest, digest, options.device, {
       classifier: await open(join(folder, classifier.file)),
       features: features === undefined ? undefined : await open(join(folder, features.file)),
-      lpips: await open('trunk' in lpips ? await buildLpips(folder, lpips, digest, options) : join(folder, lpips.file)),
+      lpips: await ('trunk' in lpips ? buildLpips(folder, lpips, digest, options) : open(join(folder, lpips.file))),
     })
   }
 
@@ -164,7 +164,7 @@ export class Judge {
     return {
       logits,
       features,
-      lpips: new Float32Array(rows(results, output, pictures.length).flatMap((row) => [...row])),
+      lpips: new Float32Array(rows(results, output, pictures.length, 1).flatMap((row) => [...row])),
     }
   }
 
@@ -245,17 +245,17 @@ async function openSession(path: string, { device, threads }: JudgeOptions): Pro
   }
 }
 
-/** The model file of an LPIPS network of ours: `a` and `b` [N, 3, size, size] in [0, 1] → `distance` [N]. */
+/** An LPIPS network of ours: `a` and `b` [N, 3, size, size] in [0, 1] → `distance` [N]. */
 async function buildLpips(
   folder: string,
   options: LpipsOptions & { readonly weights: string; readonly linear: string; readonly size: number },
   digest: string,
-  { cacheFolder }: JudgeOptions,
-): Promise<string> {
+  { cacheFolder, device, threads }: JudgeOptions,
+): Promise<Session> {
   const trunk = await openCheckpoint(join(folder, options.weights))
   const linear = await openCheckpoint(join(folder, options.linear))
   try {
-    return await new GraphCache(cacheFolder).file('judge-lpips', [digest], () => {
+    const build = () => {
       const graph = new Graph()
       const shape = [N, 3, options.size, options.size]
       const [a, b] = ['a', 'b'].map((name) =>
@@ -263,7 +263,9 @@ async function buildLpips(
       )
       graph.output('distance', lpipsDistance(a!, b!))
       return graph
-    })
+    }
+    const load = (path: string) => Session.create(path, { device, threads })
+    return await new GraphCache(cacheFolder).use('judge-lpips', [digest], build, load)
   } finally {
     trunk.close()
     linear.close()

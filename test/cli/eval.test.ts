@@ -117,6 +117,9 @@ test('a pack with only some of its networks will do for edits with these', async
     t.not(code, 0)
     t.regex(stderr, message, args.join(' '))
   }
+  const edits = ['eval', '--networks', 'vit', '--pack', partial, ...queries, '--limit', '1', '--at', '1']
+  const { code, stderr } = await flexit(edits, { cwd: world })
+  t.is(code, 0, stderr)
 })
 
 test('the help says where the paper’s networks and pictures are', async (t) => {

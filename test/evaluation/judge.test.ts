@@ -2,10 +2,15 @@
 // The stand-in's networks are written in support.ts.
 
 import { appendFile, readdir, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import test from 'ava'
 import { serialiseSafetensors } from '../../src/engine/pack/safetensors.js'
+import { codecVersion } from '../../src/engine/encode.js'
 import { codeDigest } from '../../src/engine/graph-cache.js'
+import { Graph } from '../../src/engine/graph/graph.js'
+import { writeOnnx } from '../../src/engine/graph/onnx.js'
+import * as op from '../../src/engine/graph/ops.js'
+import { N } from '../../src/engine/graph/shape.js'
 import { runtimeVersion } from '../../src/engine/runtime.js'
 import type { Judge } from '../../src/evaluation/judge.js'
 import { judgePictures } from '../../src/evaluation/opinions.js'
@@ -51,7 +56,7 @@ test('logits, features and the distance to the original', async (t) => {
 test('opinions are kept for this code, ONNX Runtime and kind of device alone', async (t) => {
   await withFolder(async (folder) => {
     await withJudge(async (judge) => {
-      t.deepEqual(judge.identity, [judge.digest, '1', codeDigest, runtimeVersion, 'cpu'])
+      t.deepEqual(judge.identity, [judge.digest, '1', codeDigest, codecVersion, runtimeVersion, 'cpu'])
       const ask = async () => {
         await judgePictures({ judge, store: new Store(folder) }, plain('red'), [plain('blue')], [0, 2])
         return (await readdir(join(folder, 'opinions'))).length
@@ -100,7 +105,9 @@ test('LPIPS over AlexNet from checkpoints', async (t) => {
   }
   const write = async (path: string, tensors: ReturnType<typeof tensor>[]) =>
     writeFile(path, Buffer.concat(serialiseSafetensors(tensors)))
+  let cache = ''
   const prepare = async (folder: string) => {
+    cache = join(folder, 'cache')
     const trunk = convolutions.flatMap(([index, shape]) => [
       tensor(`features.${index}.weight`, shape, (x) => 0.2 * x),
       tensor(`features.${index}.bias`, [shape[0]!]),
@@ -118,6 +125,12 @@ test('LPIPS over AlexNet from checkpoints', async (t) => {
       t.is(there[0], 0)
       t.true(there[1]! > 0.01)
       t.true(Math.abs(there[1]! / back[0]! - 1) < 1e-5)
+      // A damaged graph is built again.
+      const [graph] = (await readdir(cache)).filter((name) => name.endsWith('.onnx'))
+      await writeFile(join(cache, graph!), '')
+      const again = await openJudge(dirname(cache))
+      t.deepEqual((await again.judge(red, [red, blue])).lpips, there)
+      await again.close()
     },
     { lpips },
     prepare,
@@ -175,6 +188,17 @@ test('a manifest that does not fit its models is told of where they run', async 
     })
     await t.throwsAsync(looking, { code: 'FAILED_PRECONDITION', message }, JSON.stringify(change))
   }
+})
+
+test('LPIPS by place is not taken for LPIPS', async (t) => {
+  const spatial = async (folder: string) => {
+    const graph = new Graph()
+    const [a, b] = ['a', 'b'].map((name) => graph.input(name, 'float32', [N, 3, size, size]))
+    graph.output('distance', op.sub(a!, b!))
+    await writeOnnx(graph, folder, 'lpips')
+  }
+  const judging = withJudge((judge) => judge.judge(plain('red'), [plain('blue')]).then(() => undefined), {}, spatial)
+  await t.throwsAsync(judging, { message: /output "distance" has 48 values for a picture, expected 1/ })
 })
 
 test('the files are those that the manifest names', async (t) => {

@@ -112,7 +112,9 @@ export async function writeOnnx(graph: Graph, folder: string, name: string): Pro
 export async function isWhole(path: string): Promise<boolean> {
   try {
     const { graph } = ModelProto.decode(await readFile(path))
-    for (const { externalData } of graph?.initializer ?? []) {
+    // An empty file is a valid message.
+    if (!graph?.node?.length) return false
+    for (const { externalData } of graph.initializer ?? []) {
       const entry = (key: string) => externalData?.find((each) => each.key === key)?.value
       const location = entry('location')
       if (location == null) continue

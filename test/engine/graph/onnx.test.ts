@@ -99,8 +99,10 @@ test('a model is whole while it and its weights are there', (t) =>
     await writeOnnx(product(70), folder, 'one')
     t.true(await isWhole(path))
     t.false(await isWhole(join(folder, 'none.onnx')))
-    await writeFile(path, 'no model')
-    t.false(await isWhole(path))
+    for (const content of ['no model', '']) {
+      await writeFile(path, content)
+      t.false(await isWhole(path))
+    }
   }))
 
 test('a graph is written with the same bytes every time', (t) =>
