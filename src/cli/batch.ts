@@ -1,6 +1,7 @@
 // `flexit batch`: many edits, from a table of queries, on this machine or on servers; given again, it goes on.
 // What is in its folder: batch/results.ts.
 
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
@@ -42,8 +43,8 @@ QUERIES.csv is a table in UTF-8 with commas and a header, a row for each edit. I
   steps, seed, lambda_p, …   parameters of this row, before those of the command line; an empty cell leaves it to them
 Other columns are ignored. All rows are checked, and all pictures read, before anything runs.
 
-Results of queries.csv go to flexit-out/batch-queries, those of a/b/queries.csv to flexit-out/batch-a-b-queries. The folder
-gets pictures/, results.csv (${columns.slice(4).join(', ')}; losses and similarities
+Results of queries.csv go to flexit-out/batch-queries, those of other folders' tables, as a/queries.csv, to
+flexit-out/batch-a-queries-HASH. The folder gets pictures/, results.csv (${columns.slice(4).join(', ')}; losses and similarities
 are those of the last step), and finished.jsonl, by which the same command, given again, goes on: finished queries are
 skipped, unfinished ones go on from their latents, failed ones are tried again. A query counts as the same while its
 picture, texts, parameters and pack are the same; only what was changed is done anew.
@@ -110,15 +111,27 @@ async function batch(path: string, options: BatchOptions, signal: AbortSignal): 
   }
 }
 
-/** Of a table's folder, seen from here, and its name: tables of one name in different folders have results of their own. */
+/** A table's name; of one that lies elsewhere also its folder, and a hash of its path: names of folders may be read in two ways. */
 function usualName(path: string): string {
-  const folder = dirname(resolve(path))
-  const seen = relative('.', folder)
+  const seen = relative('.', path)
   const outside = isAbsolute(seen) || seen.split(sep)[0] === '..'
-  const folders = (outside ? folder : seen).split(sep).filter((part) => part !== '')
+  const place = outside ? resolve(path) : seen
+  const name = basename(path, extname(path))
+  const folders = dirname(place)
+    .split(sep)
+    .filter((part) => part !== '' && part !== '.')
   // File systems take no more than 255 bytes.
-  const place = folders.map(slug).join('-').slice(-80)
-  return ['batch', ...(place === '' ? [] : [place]), basename(path, extname(path))].join('-')
+  if (folders.length === 0 && Buffer.byteLength(name) < 200) return `batch-${name}`
+  const hash = createHash('sha256').update(place).digest('hex').slice(0, 8)
+  return ['batch', lastBytes(folders.map(slug).join('-'), 80), lastBytes(name, 120), hash].filter(Boolean).join('-')
+}
+
+/** The end of a text, as whole characters. */
+function lastBytes(text: string, count: number): string {
+  return Buffer.from(text)
+    .subarray(-count)
+    .toString()
+    .replace(/^\uFFFD+/, '')
 }
 
 /** Check every row and picture. Errors: INVALID_ARGUMENT, naming all that is wrong; those of opening the folder. */

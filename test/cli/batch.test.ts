@@ -191,22 +191,34 @@ test('the edit of equal rows has the name of the first, however long its check t
 test('tables of one name in different folders have results of their own', async (t) => {
   const { address } = await serve(t)
   const cwd = await newBatch([])
-  for (const [folder, target] of Object.entries({ a: 'grapes', 'b/a': 'cherry' })) {
+  // The last one's name reads as the folders of the second.
+  for (const [table, target] of [
+    ['a/queries.csv', 'grapes'],
+    ['b/a/queries.csv', 'cherry'],
+    ['b-a-queries.csv', 'tulip'],
+  ] as const) {
+    const folder = dirname(table)
     await mkdir(join(cwd, folder), { recursive: true })
-    await copyFile(join(cwd, 'rose.png'), join(cwd, folder, 'rose.png'))
-    await writeFile(join(cwd, folder, 'queries.csv'), `${header}\nrose.png,rose,${target},\n`)
-    const args = ['batch', join(folder, 'queries.csv'), '--server', address, '--steps', '2', '--quiet']
+    if (folder !== '.') await copyFile(join(cwd, 'rose.png'), join(cwd, folder, 'rose.png'))
+    await writeFile(join(cwd, table), `${header}\nrose.png,rose,${target},\n`)
+    const args = ['batch', table, '--server', address, '--steps', '2', '--quiet']
     const result = await flexit(args, { cwd })
     t.is(result.code, 0, result.stderr)
   }
-  t.deepEqual((await readdir(join(cwd, 'flexit-out'))).sort(), ['batch-a-queries', 'batch-b-a-queries'])
-  t.like((await resultsOf(cwd, 'flexit-out/batch-a-queries'))[0], { target: 'grapes' })
+  const found = (await readdir(join(cwd, 'flexit-out'))).sort()
+  t.is(found.length, 3)
+  t.regex(found[0]!, /^batch-a-queries-[0-9a-f]{8}$/)
+  t.is(found[1], 'batch-b-a-queries')
+  t.regex(found[2]!, /^batch-b-a-queries-[0-9a-f]{8}$/)
+  for (const [i, target] of ['grapes', 'tulip', 'cherry'].entries()) {
+    t.like((await resultsOf(cwd, join('flexit-out', found[i]!)))[0], { target })
+  }
   // From elsewhere.
   const other = newFolder()
   const args = ['batch', join(cwd, 'a', 'queries.csv'), '--server', address, '--steps', '2', '--quiet']
   t.is((await flexit(args, { cwd: other })).code, 0)
   const [name, ...more] = await readdir(join(other, 'flexit-out'))
-  t.regex(name!, /^batch-[\p{L}\p{N}-]+-a-queries$/u)
+  t.regex(name!, /^batch-[\p{L}\p{N}-]+-a-queries-[0-9a-f]{8}$/u)
   t.deepEqual(more, [])
 })
 
