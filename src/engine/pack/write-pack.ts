@@ -32,8 +32,8 @@ export interface NewFile {
 
 /**
  * Write `files` and then `pack.json` into `folder`, replacing what is there. Returns the manifest with its `files`.
- * Errors: FAILED_PRECONDITION (no space, no permission), CANCELLED, and those of the contents; then the folder holds no
- * manifest and no part of a file.
+ * Errors: CANCELLED, before anything was touched or later, FAILED_PRECONDITION (no space, no permission), and those of the
+ * contents; later the folder holds no manifest and no part of a file.
  */
 export async function writePack(
   folder: string,
@@ -42,6 +42,7 @@ export async function writePack(
   { onProgress, signal }: WriteOptions = {},
 ): Promise<Manifest> {
   const manifestPath = join(folder, manifestName)
+  checkSignal(signal)
   await rm(manifestPath, { force: true }).catch((error: unknown) => {
     throw fileError(error, manifestPath, 'replace')
   })
@@ -50,7 +51,7 @@ export async function writePack(
   const written: Record<string, PackFile> = {}
   for (const { name, chunks } of files) {
     written[name] = await writeMeasured(join(folder, name), chunks(), (bytes) => {
-      if (signal?.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'no pack was made' })
+      checkSignal(signal)
       done += bytes
       onProgress?.({ file: name, bytes: done, totalBytes })
     })
@@ -59,6 +60,10 @@ export async function writePack(
   const checked = parseManifest(text, manifestPath)
   await writeFileAtomic(manifestPath, text)
   return checked
+}
+
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'no pack was made' })
 }
 
 async function writeMeasured(path: string, chunks: Chunks, onBytes: (bytes: number) => void): Promise<PackFile> {

@@ -156,6 +156,14 @@ test('a pack whose shapes are not known is refused before anything is written', 
   t.deepEqual(readdirSync(at), [])
 })
 
+test('a stop before anything is written leaves the pack that is there', async (t) => {
+  const at = folder(t)
+  await synthesisePack('tiny', at)
+  const before = readFileSync(join(at, 'pack.json'))
+  await t.throwsAsync(synthesisePack('tiny', at, { signal: AbortSignal.abort() }), { code: 'CANCELLED' })
+  t.deepEqual(readFileSync(join(at, 'pack.json')), before)
+})
+
 test('the manifest of the paper names the networks whose shapes are known', async (t) => {
   const manifest = await readManifest('models/imagenet')
   t.deepEqual(
