@@ -50,9 +50,9 @@ export function measureAll(
   }
 }
 
-/** Estimates with 95 % intervals; none of the measures is below 0. */
+/** Estimates with 95 % intervals; none of the measures is below 0, and an accuracy is at most 100. */
 export function estimates(measured: Measured): Estimates {
-  return estimate(measured, 0)
+  return estimate(measured, (name) => [0, name === 'accuracy' ? 100 : Infinity])
 }
 
 /** The same of the difference between two rows, query by query: `a` − `b`. */
@@ -60,17 +60,21 @@ export function differences(a: Measured, b: Measured): Estimates {
   const subtract = (x: Measures, y: Measures) =>
     Object.fromEntries(measureNames.map((name) => [name, x[name] - y[name]])) as unknown as Measures
   const resampled = a.resampled.map((one, i) => subtract(one, b.resampled[i]!))
-  return estimate({ measures: subtract(a.measures, b.measures), resampled }, -Infinity)
+  return estimate({ measures: subtract(a.measures, b.measures), resampled }, () => [-Infinity, Infinity])
 }
 
-function estimate({ measures, resampled }: Measured, least: number): Estimates {
+function estimate(
+  { measures, resampled }: Measured,
+  range: (name: keyof Measures) => readonly [least: number, most: number],
+): Estimates {
   const entries = measureNames.map((name) => {
     const value = measures[name]
     const { low, high } = centredInterval(
       value,
       resampled.map((one) => one[name]),
     )
-    return [name, { value, interval: { low: Math.max(low, least), high } }] as const
+    const [least, most] = range(name)
+    return [name, { value, interval: { low: Math.max(low, least), high: Math.min(high, most) } }] as const
   })
   return Object.fromEntries(entries) as Record<keyof Measures, Estimate>
 }

@@ -108,6 +108,13 @@ test('intervals of an accuracy agree with the binomial distribution', (t) => {
   t.true(Math.abs(interval.low - 43.1) < 1 && Math.abs(interval.high - 56.9) < 1, JSON.stringify(interval))
 })
 
+test('no accuracy is more than 100 %', (t) => {
+  const answers = Array.from({ length: 60 }, (_, i) => verdict(0, i < 57 ? 4 : 9, i % 3))
+  const sets = resample(60, { samples: 2000, seed: 1 })
+  const few = answers.map(() => 4)
+  t.is(estimates(measureAll(answers, few, reference, sets)).accuracy.interval.high, 100)
+})
+
 test('no interval of a measure reaches below 0, that of a difference does', (t) => {
   const sets = resample(4, { samples: 200, seed: 0 })
   const measured = measureAll(verdicts, targets, reference, sets)
