@@ -18,6 +18,7 @@ import { Store, mostPictures } from '../evaluation/store.js'
 import { deviceMaker } from './device-maker.js'
 import { makerEditor } from './maker-editor.js'
 import type { MakerPack, PlacedMaker } from './maker.js'
+import { checkOutputs } from './outputs.js'
 import { parseCount } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
@@ -152,6 +153,8 @@ export async function withEvaluation<T>(
   work: (open: OpenEvaluation, planned: T) => Promise<void>,
 ): Promise<void> {
   const progress = createProgress({ quiet: options.quiet ?? false })
+  const results = join(options.out, 'results.json')
+  await checkOutputs([{ option: '--out', path: results, extensions: ['.json'] }], undefined)
   const maker = await openMaker(options, progress)
   let judge: Judge | undefined
   try {

@@ -33,6 +33,7 @@ export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise
   for (const [i, key] of keys.entries()) {
     const found = await store.readPictures(key, jobs[i]!.picture.width)
     if (found === undefined) missing.set(key, jobs[i]!)
+    if (signal.aborted) throw stopped(i + 1 - missing.size, jobs.length)
   }
   const totalSteps = [...missing.values()].reduce((sum, { parameters }) => sum + parameters.steps, 0)
   let steps = 0
@@ -64,14 +65,16 @@ export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise
   } finally {
     signal.removeEventListener('abort', stop)
   }
-  if (signal.aborted) {
-    throw new FlexitError({
-      code: 'CANCELLED',
-      message: `after ${edits} of ${jobs.length} edits, which are kept`,
-      cure: 'Run the same command again: it goes on with the others.',
-    })
-  }
+  if (signal.aborted) throw stopped(edits, jobs.length)
   return keys
+}
+
+function stopped(edits: number, all: number): FlexitError {
+  return new FlexitError({
+    code: 'CANCELLED',
+    message: `after ${edits} of ${all} edits, which are kept`,
+    cure: 'Run the same command again: it goes on with the others.',
+  })
 }
 
 /**

@@ -53,19 +53,18 @@ export async function judgePictures(
 }
 
 /**
- * Feature statistics of real pictures. `read` reads a picture at the pack's size; `onClass` is told how many classes are
- * done. Errors: those of reading, of the judge and of the store.
+ * Feature statistics of real pictures. `read` reads a picture at the pack's size; `onWork` is told how many classes are
+ * done, between any two pieces of work. Errors: those of reading, of the judge, of the store and of `onWork`.
  */
 export async function judgeReferences(
   { judge, store }: Bench,
   { statistics }: References,
   read: (path: string) => Promise<Picture>,
-  onClass: (done: number) => Promise<void> | void,
+  onWork: (done: number) => Promise<void> | void,
 ): Promise<ReferenceStatistics> {
   const sums = new Map<number, FeatureSums>()
   for (const [id, paths] of statistics) {
-    await onClass(sums.size)
-    sums.set(id, await classSums({ judge, store }, paths, read))
+    sums.set(id, await classSums({ judge, store }, paths, read, () => onWork(sums.size)))
   }
   return statisticsOf(sums)
 }
@@ -74,14 +73,19 @@ async function classSums(
   { judge, store }: Bench,
   paths: readonly string[],
   read: (path: string) => Promise<Picture>,
+  onWork: () => Promise<void> | void,
 ): Promise<FeatureSums> {
   const pictures = []
-  for (const path of paths) pictures.push(await read(path))
+  for (const path of paths) {
+    await onWork()
+    pictures.push(await read(path))
+  }
   const key = keyOf(judge, 'class', pictures)
   const known = await store.readArrays(key, ['sum', 'squares'])
   if (known !== undefined) return new FeatureSums(pictures.length, known.sum, known.squares)
   let sums: FeatureSums | undefined
   for (let i = 0; i < pictures.length; i += batchSize) {
+    await onWork()
     for (const features of await judge.features(pictures.slice(i, i + batchSize))) {
       sums ??= FeatureSums.empty(features.length)
       sums.add(features)

@@ -50,6 +50,8 @@ export async function setScene(options: SceneOptions): Promise<Scene> {
   const known = new Map<string, Picture>()
   const inputs = []
   for (const { image } of queries) {
+    onStage('pictures of queries', inputs.length, queries.length)
+    await breathe(signal)
     const picture = known.get(image) ?? (await read(join(images, image)))
     known.set(image, picture)
     inputs.push(picture)
