@@ -68,6 +68,8 @@ async function runJob(run: BatchRun, job: Job, tally: Tally, signal: AbortSignal
   tally.move(saved.state.step)
   let startedMs = performance.now()
   let last: WatchedStep | undefined
+  // An edit that comes back to a full server may take its last steps again.
+  let reached = saved.state.step
   const watcher = {
     onStarted: () => {
       startedMs = performance.now()
@@ -76,7 +78,8 @@ async function runJob(run: BatchRun, job: Job, tally: Tally, signal: AbortSignal
     onNote: (text: string) => progress.say(`${nameOf(job)}: ${text}`),
     onStep: async (step: WatchedStep, after: EditState | undefined) => {
       last = step
-      tally.step()
+      if (step.step > reached) tally.step()
+      reached = Math.max(reached, step.step)
       await record.add(step, after)
     },
   }
@@ -96,7 +99,7 @@ async function runJob(run: BatchRun, job: Job, tally: Tally, signal: AbortSignal
     if (gone) throw ended.error
     return { kind: 'unfinished' }
   }
-  tally.move(steps - state.step)
+  tally.move(steps - reached)
   return { kind: 'failed', error: ended.error }
 }
 
