@@ -127,18 +127,18 @@ export class Session {
     return { editId, uid, status: this.#status, ...counters }
   }
 
-  /** Stop at the next step. Does nothing after the end. */
+  /** Stop at the next step. Does nothing after the end, but while the edit is handed back it counts. */
   cancel(): void {
-    if (this.#ending) return
+    if (this.over) return
     this.#cancelled = true
     this.#abandoned = false
     this.#running?.cancel()
   }
 
   #abandon(): void {
-    const asked = this.#cancelled
+    if (this.#ending || this.#cancelled) return
     this.cancel()
-    this.#abandoned = !asked
+    this.#abandoned = true
   }
 
   /** End at the next step, with the state to go on from elsewhere. */
@@ -315,7 +315,9 @@ export class Session {
     this.#ending = true
     this.#step = outcome.state.step
     const end = await this.#ended(outcome).catch((error: unknown) => this.#failure(error, outcome.state))
-    this.#end(...end)
+    // Asked last, for a cancel may come until now: what is handed back would go on elsewhere.
+    const cancelled = end[0] === 'EDIT_STATUS_HANDED_BACK' && this.#cancelled
+    this.#end(...(cancelled ? this.#cancellation(outcome.state) : end))
   }
 
   async #ended(outcome: Outcome): Promise<Ending> {
@@ -327,8 +329,7 @@ export class Session {
         return ['EDIT_STATUS_COMPLETED', { completed }]
       }
       case 'cancelled':
-        if (this.#handingBack && !this.#cancelled && this.#overdue === undefined) return this.#handedBack(state)
-        return this.#cancellation(state)
+        return this.#handingBack && !this.#cancelled ? this.#handedBack(state) : this.#cancellation(state)
       case 'failed':
         return this.#failure(outcome.error, state)
       case 'handed-back':

@@ -122,8 +122,9 @@ class FakeEdit implements RunningEdit {
     this.#wake()
   }
 
+  /** Also one that was cancelled, as if its step were under way. */
   handBack(): void {
-    this.#wish ??= 'hand-back'
+    this.#wish = 'hand-back'
     this.#wake()
   }
 

@@ -1,0 +1,79 @@
+// What may come while an edit ends: the session alone, with a scheduler that takes steps when the test lets it.
+
+import { Metadata } from '@grpc/grpc-js'
+import test from 'ava'
+import type { EditEvent } from '../../src/proto/messages.js'
+import { openTenants } from '../../src/server/auth.js'
+import { EditDesk } from '../../src/server/edit-desk.js'
+import { createLogger } from '../../src/server/logger.js'
+import { Metrics } from '../../src/server/metrics.js'
+import { resolveOptions } from '../../src/server/options.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
+import { kindOf } from '../support-server/peer.js'
+import { latentLength, pack, startEdit } from '../support-server/start.js'
+
+/** An edit that has begun, and what its reader hears. */
+async function begin() {
+  const scheduler = new FakeScheduler({ length: latentLength, allowed: 0 })
+  const desk = new EditDesk({
+    scheduler,
+    packs: [pack],
+    tenants: openTenants(undefined),
+    options: resolveOptions({ flags: {}, environment: {} }),
+    metrics: new Metrics({ version: '1.2.3', packs: [] }),
+    logger: createLogger('silent'),
+    tracing: undefined,
+  })
+  const session = desk.start('x', 'a', startEdit(), new Metadata())
+  const heard: EditEvent[] = []
+  let onEnd = () => {}
+  let onStarted = () => {}
+  const ended = new Promise<void>((resolve) => (onEnd = resolve))
+  const started = new Promise<void>((resolve) => (onStarted = resolve))
+  const write = (event: EditEvent) => {
+    heard.push(event)
+    if (event.started !== undefined) onStarted()
+    return Promise.resolve()
+  }
+  session.attach({ acknowledges: true, write, ended: onEnd, lost: () => undefined }, 0)
+  await started
+  return { session, scheduler, edit: scheduler.edits[0]!, heard, ended }
+}
+
+test('a cancel that comes while a hand-back is encoded is a cancel', async (t) => {
+  const { session, scheduler, edit, heard, ended } = await begin()
+  scheduler.handBack()
+  await edit.ended
+  t.is(session.status, 'EDIT_STATUS_RUNNING')
+  session.cancel()
+  await ended
+  t.deepEqual(heard.map(kindOf), ['accepted', 'started', 'cancelled'])
+  t.false(heard.at(-1)!.cancelled!.abandoned)
+  t.is(session.status, 'EDIT_STATUS_CANCELLED')
+})
+
+test('so is one that the scheduler had not obeyed when it handed all back', async (t) => {
+  const { session, scheduler, heard, ended } = await begin()
+  session.cancel()
+  scheduler.handBack()
+  await ended
+  t.deepEqual(heard.map(kindOf), ['accepted', 'started', 'cancelled'])
+})
+
+test('so is one that comes while an edit of an old connection is handed back', async (t) => {
+  const { session, edit, heard, ended } = await begin()
+  await session.handBack()
+  await edit.ended
+  session.cancel()
+  await ended
+  t.deepEqual(heard.map(kindOf), ['accepted', 'started', 'cancelled'])
+})
+
+test('a cancel that comes while the picture of an edit is encoded comes too late', async (t) => {
+  const { session, scheduler, edit, heard, ended } = await begin()
+  scheduler.allow(10)
+  await edit.ended
+  session.cancel()
+  await ended
+  t.is(kindOf(heard.at(-1)!), 'completed')
+})
