@@ -34,8 +34,8 @@ export interface FlexitClient {
   /** Packs, devices, limits, versions: of the first server that can be reached. Errors: WireError. */
   serverInfo(): Promise<ServerInfo>
   /**
-   * Stop an edit that another program may have started. All servers of a list are asked, also for what goes on from an
-   * edit that one of them handed back. Errors: WireError (NOT_FOUND).
+   * Stop an edit that another program may have started. All servers of a list are asked, also for what goes on from it
+   * since it was handed back or started anew. Errors: WireError (NOT_FOUND).
    */
   cancelEdit(id: string): Promise<EditSummary>
   /** All servers of a list are asked. Errors: WireError (NOT_FOUND). */
@@ -90,18 +90,22 @@ async function askAll<A>(channel: Channel, method: 'CancelEdit' | 'GetEdit', edi
   throw errors.find((error) => !(error instanceof WireError) || error.status !== 'NOT_FOUND') ?? errors[0]
 }
 
-/** Errors: those of `askAll`, where no server has what goes on from the edit; of a server that cannot tell whether it has. */
+/**
+ * Errors: those of `askAll`, where no server has what goes on from the edit; of a server that cannot tell whether it has,
+ * unless another one has the edit and did not hand it back.
+ */
 async function cancelEdit(channel: Channel, editId: string): Promise<EditSummary> {
   const errors: unknown[] = []
   const summary = await askAll<EditSummary>(channel, 'CancelEdit', editId).catch(
     (error: unknown) => void errors.push(error),
   )
-  if (summary !== undefined && summary.status !== 'EDIT_STATUS_HANDED_BACK') return summary
-  // The server that handed it back may be gone, or may have forgotten it.
+  // A client that could not reach its server has started it anew, though that one may have it still or gave it up.
   const lists = await Promise.allSettled(channel.servers.map((server) => startedAnew(channel, server, editId)))
   const ids = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []))
   const cancelled = await Promise.all(ids.map((id) => askAll<EditSummary>(channel, 'CancelEdit', id)))
-  for (const list of lists) if (list.status === 'rejected') errors.push(list.reason)
+  // What was handed back most likely goes on: then a server that cannot tell is an error.
+  const isDone = summary !== undefined && summary.status !== 'EDIT_STATUS_HANDED_BACK'
+  if (!isDone) for (const list of lists) if (list.status === 'rejected') errors.push(list.reason)
   const last = cancelled.at(-1) ?? (errors.length === 0 ? summary : undefined)
   if (last === undefined) throw errors[0]
   return last

@@ -4,7 +4,7 @@
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
-import { type ClientEvent, type EditRun, connect } from '../../src/client/client.js'
+import { type ClientEvent, type EditRun, type EditSummary, connect } from '../../src/client/client.js'
 import { invalidArgument } from '../../src/engine/errors.js'
 import { editorService } from '../../src/proto/definition.js'
 import type { EditRequest } from '../../src/proto/messages.js'
@@ -274,6 +274,27 @@ test('an edit whose server gave it up while the connection was broken goes on', 
   t.is(events.at(-1)?.kind, 'completed')
   t.deepEqual(stepsOf(events), upTo(40))
   t.is(scheduler.edits.length, 2)
+})
+
+test('an edit that was given up and started anew is cancelled where it goes on', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 11, options: { disconnectGraceMs: 0 } })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const [client, asking] = [connect(`127.0.0.1:${proxy.port}`), connect(address)]
+  t.teardown(() => {
+    client.close()
+    asking.close()
+  })
+  let answer: Promise<EditSummary> | undefined
+  const events = await collect(client.edit({ ...request, id: 'mine' }), async (event) => {
+    if (event.kind !== 'step') return
+    if (event.step === 10) {
+      proxy.cut()
+      await scheduler.edits[0]!.ended
+    }
+    if (event.step === 18) answer = asking.cancelEdit('mine')
+  })
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.is((await answer)?.editId, 'mine:1')
 })
 
 test('what was paused and is resumed while the connection is broken goes on', async (t) => {

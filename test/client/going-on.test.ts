@@ -194,6 +194,39 @@ const cancelsWhereItGoesOn = test.macro(async (t: ExecutionContext, isFirstThere
 test('an edit that was handed back is cancelled where it goes on', cancelsWhereItGoesOn, true)
 test('… also where the server that handed it back is gone', cancelsWhereItGoesOn, false)
 
+test('an edit that its client has left is cancelled, and what was started in its place, too', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 0 }), await serve(t, { allowed: 0 })]
+  const [left, anew] = [first.peer.edit(), second.peer.edit()]
+  left.send('mine', { start: startEdit() })
+  anew.send('mine:1', { start: startEdit() })
+  await Promise.all([left.first('started'), anew.first('started')])
+  const client = clientOf(t, [first.address, second.address])
+  t.is((await client.cancelEdit('mine')).editId, 'mine:1')
+  t.truthy(await left.first('cancelled'))
+  t.truthy(await anew.first('cancelled'))
+})
+
+test('an edit that is cancelled is no error though another server is gone', async (t) => {
+  const { address, peer } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('mine', { start: startEdit() })
+  await stream.first('started')
+  const client = clientOf(t, [unreachable, address])
+  t.is((await client.cancelEdit('mine')).editId, 'mine')
+  t.truthy(await stream.first('cancelled'))
+})
+
+test('an edit that was handed back is no success while one server cannot tell whether it goes on there', async (t) => {
+  const { address, peer, scheduler } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('mine', { start: startEdit() })
+  await stream.first('started')
+  scheduler.handBack()
+  await stream.first('handedBack')
+  t.is((await clientOf(t, address).cancelEdit('mine')).status, 'EDIT_STATUS_HANDED_BACK')
+  await t.throwsAsync(clientOf(t, [unreachable, address]).cancelEdit('mine'), { code: 'UNAVAILABLE' })
+})
+
 test('a client that is closed ends its edits', async (t) => {
   const { address } = await serve(t, { allowed: 5 })
   const client = clientOf(t, address)
