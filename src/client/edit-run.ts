@@ -264,6 +264,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   #startAnew(): ClientEvent[] {
+    if (this.#channel.closed) return [this.#failure(clientClosed())]
     if (this.#cancelled) return [this.#cancellation()]
     this.#starts += 1
     this.#recovering = this.#heard

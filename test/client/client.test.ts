@@ -297,6 +297,22 @@ test('an edit that was given up and started anew is cancelled where it goes on',
   t.is((await answer)?.editId, 'mine:1')
 })
 
+test('an edit whose client is closed before it hears of a hand-back fails', async (t) => {
+  const { address, scheduler, peer } = await serve(t, { allowed: 0 })
+  const client = connect(address)
+  const run = client.edit({ ...request, id: 'mine' })
+  const iterator = run[Symbol.asyncIterator]()
+  t.is((await iterator.next()).value?.kind, 'accepted')
+  scheduler.handBack()
+  await peer.stream('Attach', { editId: 'mine' }).first('handedBack')
+  // On the same connection: what the server sent before has come.
+  t.is((await client.getEdit('mine')).status, 'EDIT_STATUS_HANDED_BACK')
+  client.close()
+  const events: ClientEvent[] = []
+  for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) events.push(next.value)
+  t.like(events.at(-1), { kind: 'failed', error: { status: 'CANCELLED' } })
+})
+
 test('what was paused and is resumed while the connection is broken goes on', async (t) => {
   const { address, scheduler } = await serve(t, { allowed: 11 })
   const proxy = await startProxy(t, Number(address.split(':')[1]))
