@@ -499,6 +499,22 @@ test('a deadline is judged by the steps of its own pack and graph', async (t) =>
   t.throws(() => stage.scheduler.admit({ ...request, key, deadlineMs: 3_000 }), { code: 'FAILED_PRECONDITION' })
 })
 
+test('after steps of many edits together a deadline is judged as if an edit had them alone', async (t) => {
+  const stage = new Stage({ maxBatch: 16 })
+  for (let i = 0; i < 16; i++) stage.submit(newState('cat', { steps: 100 }))
+  await turn()
+  while (stage.device.batch !== undefined) await stage.device.step({ stepMs: 10 + 2 * stage.device.ids.length })
+  const key = graphKey('', newState('cat').parameters)
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 100, key } as const
+  const told = stage.scheduler.admit(request)
+  t.true(told.estimatedDurationMs! > 1_300, 'what is told is of steps like the last ones')
+  t.notThrows(() => stage.scheduler.admit({ ...request, deadlineMs: 1_300 }), 'alone it takes 1,200 ms')
+  t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 100 }), {
+    code: 'FAILED_PRECONDITION',
+    message: /at least/,
+  })
+})
+
 test('who is refused comes back at the rate at which edits end', async (t) => {
   const stage = new Stage({ limits: { edits: 2 }, maxBatch: 1 })
   for (let i = 0; i < 2; i++) {
