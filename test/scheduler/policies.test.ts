@@ -76,9 +76,9 @@ test('who is refused is told when a place is likely free, one after another', (t
   t.is(refusal(() => admission.admit('x', 0, 1e-9))?.retryAfterMs, 100)
 })
 
-test('refusals of one tenant put off no other one, and are forgotten as edits end', (t) => {
+test('refusals of one tenant put off no other one, and are forgotten as its edits end', (t) => {
   const admission = new Admission({ edits: 2, editsPerTenant: 1 })
-  const place = admission.admit('greedy', 0, undefined)
+  let place = admission.admit('greedy', 0, undefined)
   const told = (tenant: string, endEveryMs?: number) =>
     refusal(() => admission.admit(tenant, 0, endEveryMs))?.retryAfterMs
   for (let i = 0; i < 5_000; i++) told('greedy', 100)
@@ -86,13 +86,46 @@ test('refusals of one tenant put off no other one, and are forgotten as edits en
   const other = admission.admit('other', 0, 100)
   t.is(told('third', 100), 100, 'at the limit of all')
   for (let i = 0; i < 5_000; i++) told('greedy', 100)
-  t.is(told('fourth', 100), 100)
+  t.is(told('fourth', 100), 300, 'the third one among tenants')
   admission.release(other)
-  t.is(told('greedy', 100), 60_000)
   for (let i = 0; i < 599; i++) admission.release(admission.admit('other', 0, 100))
+  t.is(told('greedy', 100), 60_000, 'places of others are not its own')
+  for (let i = 0; i < 599; i++) {
+    admission.release(place)
+    place = admission.admit('greedy', 0, 100)
+  }
   t.is(told('greedy', 100), 200, 'once the time that was told is over')
   admission.release(place)
   t.is(told('greedy', 100), undefined)
+})
+
+test('tenants that are refused at a limit of all come back one after another, and again', (t) => {
+  const admission = new Admission({ edits: 1 })
+  let place = admission.admit('lucky', 0, undefined)
+  const tenants = Array.from({ length: 50 }, (_, i) => `tenant ${i}`)
+  const told = (tenant: string) => refusal(() => admission.admit(tenant, 0, 100))?.retryAfterMs
+  t.deepEqual(
+    tenants.map(told),
+    tenants.map((_, i) => 100 * (i + 1)),
+  )
+  for (const tenant of tenants) {
+    admission.release(place)
+    place = admission.admit('lucky', 0, 100)
+    t.is(told(tenant), 5_000, 'somebody else had the place')
+  }
+  for (let i = 0; i < 50; i++) {
+    admission.release(place)
+    place = admission.admit('lucky', 0, 100)
+  }
+  t.is(told('tenant 0'), 100, 'who does not come back is forgotten')
+})
+
+test('a place of a tenant that has a part of the edits becomes free as seldom', (t) => {
+  const admission = new Admission({ editsPerTenant: 1 })
+  admission.admit('x', 0, undefined)
+  for (let i = 0; i < 9; i++) admission.admit(`other ${i}`, 0, undefined)
+  t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 1_000)
+  t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 2_000)
 })
 
 test('who must begin first goes first', (t) => {

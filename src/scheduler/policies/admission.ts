@@ -30,13 +30,6 @@ export interface Place {
   bytes: number
 }
 
-/** Those who were refused: they are told to come back one after another. */
-interface Queue {
-  readonly length: number
-  /** How many edits had ended when `length` was right. */
-  readonly ended: number
-}
-
 type Used = Omit<Place, 'tenant'>
 
 const retryBounds = { leastMs: 100, mostMs: 60_000, unmeasuredMs: 1_000 } as const
@@ -45,10 +38,14 @@ export class Admission {
   readonly #limits: Readonly<Record<keyof AdmissionLimits, number>>
   readonly #all: Used = { edits: 0, waiting: 0, bytes: 0 }
   readonly #tenants = new Map<string, Used>()
-  /** By tenant and limit, so that one tenant's tries do not put off another one. */
-  readonly #queues = new Map<string, Queue>()
-  /** Edits that have ended. */
+  /**
+   * Those who were refused are told to come back one after another. For each limit, by tenant, so that one tenant's tries
+   * do not put off another one: how many edits will have ended when there was a place for all that it was refused.
+   */
+  readonly #queues = new Map<string, Map<string, number>>()
+  /** Edits that have ended, in all and of each tenant. */
   #ended = 0
+  readonly #endedOf = new Map<string, number>()
 
   constructor({
     edits = 10_000,
@@ -69,7 +66,7 @@ export class Admission {
   admit(tenant: string, bytes: number, endEveryMs: number | undefined): Place {
     const own = this.#tenants.get(tenant) ?? { edits: 0, waiting: 0, bytes: 0 }
     const limit = this.#exceeded(own, bytes)
-    if (limit !== undefined) throw this.#refusal(tenant, limit, endEveryMs)
+    if (limit !== undefined) throw this.#refusal(tenant, own.edits, limit, endEveryMs)
     this.#tenants.set(tenant, own)
     const place = { tenant, edits: 0, waiting: 0, bytes: 0 }
     this.#add(place, { edits: 1, waiting: 1, bytes })
@@ -86,6 +83,7 @@ export class Admission {
     if (place.edits === 0) return
     this.#add(place, { edits: -place.edits, waiting: -place.waiting, bytes: -place.bytes })
     this.#ended++
+    this.#endedOf.set(place.tenant, (this.#endedOf.get(place.tenant) ?? 0) + 1)
   }
 
   #exceeded(own: Used, bytes: number): AdmissionLimit | undefined {
@@ -99,10 +97,13 @@ export class Admission {
     return undefined
   }
 
-  #refusal(tenant: string, limit: AdmissionLimit, endEveryMs: number | undefined): AdmissionError {
+  #refusal(tenant: string, edits: number, limit: AdmissionLimit, endEveryMs: number | undefined): AdmissionError {
     const { leastMs, mostMs, unmeasuredMs } = retryBounds
-    const places = this.#queue(tenant, limit, endEveryMs ?? unmeasuredMs)
-    const expectedMs = endEveryMs === undefined ? unmeasuredMs : places * endEveryMs
+    // A tenant's edits end as seldom as they are few among all.
+    const seldom = isOfTenant(limit) ? this.#all.edits / Math.max(edits, 1) : 1
+    const everyMs = seldom * (endEveryMs ?? unmeasuredMs)
+    const places = this.#queue(tenant, limit, everyMs)
+    const expectedMs = endEveryMs === undefined ? unmeasuredMs : places * everyMs
     const retryAfterMs = Math.round(Math.min(Math.max(expectedMs, leastMs), mostMs))
     return new AdmissionError({
       code: 'RESOURCE_EXHAUSTED',
@@ -114,17 +115,23 @@ export class Admission {
   }
 
   /**
-   * Put one more refused edit in its tenant's queue for a limit. Returns its length. It falls by one with each edit that
-   * ends, and is no longer than what can be told: an edit that tries again counts again, and must not pile up.
+   * Put one more refused edit in its tenant's queue for a limit. Returns after how many ends it is to come back: after
+   * those before it in the queue, and no sooner than each tenant that waits has had a place. It is no more than what can be
+   * told: an edit that tries again counts again, and must not pile up.
    */
   #queue(tenant: string, limit: AdmissionLimit, endEveryMs: number): number {
-    const key = `${limit} ${tenant}`
-    const { length, ended } = this.#queues.get(key) ?? { length: 0, ended: this.#ended }
-    const left = Math.max(0, length - (this.#ended - ended))
+    const [key, ended] = isOfTenant(limit)
+      ? [`${limit} ${tenant}`, this.#endedOf.get(tenant) ?? 0]
+      : [limit, this.#ended]
+    const queues = this.#queues.get(key) ?? new Map<string, number>()
+    this.#queues.set(key, queues)
+    for (const [other, served] of queues) if (served <= ended) queues.delete(other)
+    const length = (queues.get(tenant) ?? ended) - ended + 1
+    const tenants = queues.size + (queues.has(tenant) ? 0 : 1)
     const longest = Math.ceil(retryBounds.mostMs / Math.max(endEveryMs, 1))
-    const queue = { length: Math.min(left + 1, longest), ended: this.#ended }
-    this.#queues.set(key, queue)
-    return queue.length
+    const places = Math.min(Math.max(length, tenants), longest)
+    queues.set(tenant, ended + places)
+    return places
   }
 
   #add(place: Place, { edits, waiting, bytes }: Used): void {
@@ -136,4 +143,8 @@ export class Admission {
     }
     if (own.edits === 0) this.#tenants.delete(place.tenant)
   }
+}
+
+function isOfTenant(limit: AdmissionLimit): boolean {
+  return limit.endsWith('of this tenant')
 }
