@@ -183,8 +183,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const again = this.#starts > 0 && this.#toldBefore(message)
     this.#heard = true
     this.#recovering = false
-    this.#lostMs = undefined
-    this.#attempts = 0
+    this.#reached()
     const event = toClientEvent(message, this.#dropped)
     this.#dropped = message.droppedPreviews
     if (event === undefined || again) return resumed
@@ -228,10 +227,17 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** The stream broke before the edit ended. */
   async #recover(): Promise<ClientEvent[]> {
     if (this.#channel.closed) return [this.#failure(clientClosed())]
+    // An edit that waits or is paused is silent through several connections: its server was reached all the same.
+    if (this.#stream?.answered === true) this.#reached()
     const over = this.#stream?.over
     const error = over instanceof WireError ? over : streamEnded()
     const passing = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(error.status)
     return passing ? this.#tryAgain(error, () => this.#attach()) : [this.#failure(error)]
+  }
+
+  #reached(): void {
+    this.#lostMs = undefined
+    this.#attempts = 0
   }
 
   /** Wait a little, more each time; the first time at the same server. Gives up in the end. */

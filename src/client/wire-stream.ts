@@ -26,6 +26,7 @@ export class WireStream {
   /** Counted, for a program that was busy or asleep itself must not take that for silence. */
   #ticks = 0
   #silent = 0
+  #answered = false
 
   constructor(call: EditCall, keepaliveMs: number) {
     this.#call = call
@@ -39,6 +40,11 @@ export class WireStream {
   /** How it ended, once all that came was taken; `ended`: without an error. */
   get over(): WireError | 'ended' | undefined {
     return this.#queue.length === 0 ? this.#over : undefined
+  }
+
+  /** Anything came, ever: the server was reached. */
+  get answered(): boolean {
+    return this.#answered
   }
 
   /** Does nothing after the end. */
@@ -69,6 +75,7 @@ export class WireStream {
 
   #hear(event: EditEvent): void {
     this.#silent = 0
+    this.#answered = true
     if (event.pong !== undefined || this.#over !== undefined) return
     this.#queue.push(event)
     this.#wake()

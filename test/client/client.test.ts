@@ -144,15 +144,12 @@ test('an edit id that is not allowed fails the edit, and nothing is sent', async
   t.is((await longest.result()).statistics.steps, 40)
 })
 
-test('a server that allows fewer ids fails the edit', async (t) => {
+/** The address of a server whose `Edit` does only this. */
+async function serveOnly(t: ExecutionContext, onRequest: (request: EditRequest, call: EditCall) => void) {
   const server = new Server()
   server.addService(editorService, {
     Edit: (call: EditCall) => {
-      call.on('data', ({ editId = '', start }: EditRequest) => {
-        if (start === undefined) return
-        const status = toStatus(invalidArgument('edit_id', 'the edit id is too long'))
-        call.write({ editId, sequence: 0, droppedPreviews: 0, rejected: { status } })
-      })
+      call.on('data', (request: EditRequest) => onRequest(request, call))
       call.on('end', () => call.end())
     },
   })
@@ -161,14 +158,40 @@ test('a server that allows fewer ids fails the edit', async (t) => {
       error === null ? resolve(bound) : reject(error),
     ),
   )
-  const client = connect(`127.0.0.1:${port}`)
-  t.teardown(() => {
-    client.close()
-    server.forceShutdown()
+  t.teardown(() => server.forceShutdown())
+  return `127.0.0.1:${port}`
+}
+
+test('a server that allows fewer ids fails the edit', async (t) => {
+  const address = await serveOnly(t, ({ editId = '', start }, call) => {
+    if (start === undefined) return
+    const status = toStatus(invalidArgument('edit_id', 'the edit id is too long'))
+    call.write({ editId, sequence: 0, droppedPreviews: 0, rejected: { status } })
   })
+  const client = connect(address)
+  t.teardown(() => client.close())
   const events = await collect(client.edit(request))
   t.is(events.length, 1)
   t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'edit_id' } })
+})
+
+test('patience is for a server that cannot be reached, not for an edit that waits through several connections', async (t) => {
+  let attached = 0
+  const address = await serveOnly(t, ({ editId = '', start, attach }, call) => {
+    const head = { editId, sequence: 1, droppedPreviews: 0 }
+    if (start !== undefined) call.write({ ...head, accepted: { uid: 'x', position: 0, parameters: null } })
+    else if (attach === undefined) return
+    else if (attached++ < 5) call.write({ ...head, sequence: 0, pong: {} })
+    else call.write({ ...head, sequence: 2, cancelled: { resumePoint: null, abandoned: false } })
+    call.end()
+  })
+  const client = connect(address, { reconnectMs: 1 })
+  t.teardown(() => client.close())
+  const events = await collect(client.edit(request))
+  t.deepEqual(
+    events.map(({ kind }) => kind),
+    ['accepted', 'resumed', 'cancelled'],
+  )
 })
 
 test('no server: an error, after every address was tried', async (t) => {
