@@ -34,7 +34,7 @@ class EditStream {
   /** Within this the client wanted to send its next command; 0: it promised nothing. */
   #promisedMs = 0
   #silence: NodeJS.Timeout | undefined
-  /** Its edits were handed back, to go on on another connection. */
+  /** The connection is to end: edits were handed back, to go on on another one. */
   #leaving = false
 
   constructor(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
@@ -150,15 +150,16 @@ class EditStream {
     this.#endIfDone()
   }
 
-  /** When nothing can come any more. */
+  /** When nothing can come any more, or nothing that the stream is to wait for. */
   #endIfDone(): void {
-    if (this.#edits.size === 0 && (this.#halfClosed || this.#leaving || this.#desk.draining)) this.#writer.end()
+    const due = [...this.#edits.values()].filter(({ session }) => !(this.#leaving && session.runsOn))
+    if (due.length === 0 && (this.#halfClosed || this.#leaving || this.#desk.draining)) this.#writer.end()
   }
 
-  /** The connection is to end: its edits go on elsewhere. */
+  /** The connection is to end: its edits go on elsewhere, but those that run on stay, to be attached again. */
   #leave(): void {
     this.#leaving = true
-    for (const { session } of this.#edits.values()) void session.handBack()
+    for (const { session } of this.#edits.values()) if (!session.runsOn) void session.handBack()
     this.#endIfDone()
   }
 

@@ -111,8 +111,8 @@ export class EditorService {
     const writer = new Writer(call)
     const sink = transportSink(writer)
     const stopWatching = onConnectionEnding(call, this.#options, () => {
-      // Not one that another stream has taken over.
-      if (!writer.over) void session.handBack()
+      // Not one that another stream has taken over, nor one that needs no stream.
+      if (!writer.over && !session.runsOn) void session.handBack()
     })
     session.attach(sink, 0)
     await writer.closed

@@ -116,6 +116,11 @@ export class Session {
     return isOver(this.#status)
   }
 
+  /** It needs no reader: its stream may go without it. */
+  get runsOn(): boolean {
+    return this.#setup.plan.runOn
+  }
+
   get summary(): EditSummary {
     const { id: editId, uid } = this
     const counters = {
@@ -192,7 +197,7 @@ export class Session {
     if (this.#reader.sink !== sink) return
     this.#reader.detach()
     if (this.#forgotten) this.#reader.clear()
-    if (this.#ending || this.#setup.plan.runOn) return
+    if (this.#ending || this.runsOn) return
     this.#logger.info('reader disconnected')
     this.#grace = setTimeout(() => this.#abandon(), this.#setup.disconnectGraceMs).unref()
   }

@@ -206,6 +206,23 @@ test('edits of a connection that has reached its age are handed back', async (t)
   t.is(await run.over, undefined)
 })
 
+test('an edit that is to run on outlives the age of its connection', async (t) => {
+  const options = { maxConnectionAgeMs: 100, maxConnectionAgeGraceMs: 500 }
+  const { peer } = await serve(t, { allowed: 1, options })
+  const [stream, run] = [peer.edit(), peer.stream('RunEdit', { editId: 'c', start: startEdit({ runOn: true }) })]
+  stream.send('a', { start: startEdit() })
+  stream.send('b', { start: startEdit({ runOn: true }) })
+  t.is((await stream.first('handedBack')).editId, 'a')
+  t.is(await stream.over, undefined, 'for its client to attach again')
+  t.truthy(await run.over, 'it is cut off with its connection')
+  const ends = [...stream.all, ...run.all].filter(({ handedBack, cancelled }) => handedBack ?? cancelled)
+  t.deepEqual(
+    ends.map(({ editId }) => editId),
+    ['a'],
+  )
+  for (const editId of ['b', 'c']) t.like(await peer.unary('GetEdit', { editId }), { status: 'EDIT_STATUS_RUNNING' })
+})
+
 test('calls of a connection are limited, and silent connections are probed', async (t) => {
   const { address } = await serve(t, { options: { maxStreamsPerConnection: 3, keepaliveMs: 1000 } })
   const session = connect(`http://${address}`)
