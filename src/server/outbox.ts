@@ -58,7 +58,9 @@ export class Outbox {
   #lastSent = 0
   /** The terminal event, once it is there. */
   #end: EditMessage | undefined
-  #pumping = false
+  /** Whom a pump serves. One of an earlier reader may still wait for it, and stops when it wakes. */
+  #pumping: Sink | undefined
+  /** What is being made for the present reader. */
   #encoding: Entry | undefined
   #sink: Sink | undefined
 
@@ -131,6 +133,7 @@ export class Outbox {
   #rewind(): void {
     this.#sent = 0
     this.#sentBytes = 0
+    this.#encoding = undefined
   }
 
   #forget(sequence: number): void {
@@ -163,35 +166,38 @@ export class Outbox {
   }
 
   async #pump(): Promise<void> {
-    if (this.#pumping) return
-    this.#pumping = true
+    const sink = this.#sink
+    if (sink === undefined || this.#pumping === sink) return
+    this.#pumping = sink
     try {
-      for (let next = this.#next(); next !== undefined; next = this.#next()) await this.#send(next.sink, next.entry)
+      for (let entry = this.#next(sink); entry !== undefined; entry = this.#next(sink)) await this.#send(sink, entry)
     } finally {
-      this.#pumping = false
+      if (this.#pumping === sink) this.#pumping = undefined
     }
   }
 
-  /** What may be sent now. The end of an edit needs no credit, nor does what stands before it. */
-  #next(): { sink: Sink; entry: Entry } | undefined {
-    const entry = this.#entries[this.#sent]
-    if (this.#sink === undefined || entry === undefined) return undefined
-    return this.#end !== undefined || this.#sentBytes < this.#windowBytes ? { sink: this.#sink, entry } : undefined
+  /** What `sink` may be sent now. The end of an edit needs no credit, nor does what stands before it. */
+  #next(sink: Sink): Entry | undefined {
+    if (sink !== this.#sink) return undefined
+    return this.#end !== undefined || this.#sentBytes < this.#windowBytes ? this.#entries[this.#sent] : undefined
   }
 
+  /** What is counted here is of the present reader: nothing is where another one has come during a wait. */
   async #send(sink: Sink, entry: Entry): Promise<void> {
     const { message } = entry
     this.#encoding = entry
     const event = message.pictures === undefined ? message.bare : await message.pictures.event()
+    if (sink !== this.#sink) return
     this.#encoding = undefined
-    if (sink !== this.#sink || entry !== this.#entries[this.#sent]) return
+    if (entry !== this.#entries[this.#sent]) return
     this.#weigh(entry, event)
     this.#sent += 1
     this.#sentBytes += entry.bytes
     this.#lastSent = Math.max(this.#lastSent, message.sequence)
     await sink.write({ ...event, droppedPreviews: this.#dropped }, entry.bytes)
-    // Its stream may have gone meanwhile: then the next reader is to have it.
-    if (sink.acknowledges && sink === this.#sink) this.acknowledge(message.sequence)
+    // The next reader is to have it, for its stream may have gone meanwhile.
+    if (sink !== this.#sink) return
+    if (sink.acknowledges) this.acknowledge(message.sequence)
     if (message.terminal) sink.ended()
   }
 

@@ -4,7 +4,8 @@
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import test from 'ava'
-import { Outbox } from '../../src/server/outbox.js'
+import type { EditEvent } from '../../src/proto/messages.js'
+import { type EditMessage, Outbox, type Sink } from '../../src/server/outbox.js'
 import { kindOf } from '../support-server/peer.js'
 import { serve, startEdit } from '../support-server/start.js'
 
@@ -157,6 +158,110 @@ test('what a reader was being sent when another took over goes to the other', as
   })
   t.deepEqual(sent, [1])
   t.is(outbox.bytes, 0)
+})
+
+/** An outbox whose events weigh as much as their previews, and how many previews it left out. */
+function newOutbox() {
+  const dropped: number[] = []
+  const outbox = new Outbox(windowBytes, {
+    onBytes: () => undefined,
+    onDropped: () => dropped.push(1),
+    onCredit: () => undefined,
+  })
+  const push = (sequence: number, preview?: () => Promise<number>, terminal = false) => {
+    const head = { editId: 'a', sequence, droppedPreviews: 0 }
+    const step = { step: 0, losses: null, similaritySource: 0, similarityTarget: 0 }
+    const bare: EditEvent = terminal ? { ...head, failed: { status: null } } : { ...head, step }
+    const format = 'PICTURE_FORMAT_PNG'
+    const whole = async () => ({
+      ...head,
+      step: { ...step, preview: { format, data: new Uint8Array(await preview!()) } },
+    })
+    const pictures = preview === undefined ? {} : { pictures: { event: whole, estimatedBytes: windowBytes } }
+    outbox.push({ sequence, bare, terminal, ...pictures } as EditMessage)
+  }
+  return { outbox, push, dropped }
+}
+
+/** What a sink was given, as `SEQUENCE` or with its preview `SEQUENCE+`; each write ends when the test lets it. */
+function newSink(acknowledges: boolean) {
+  const heard: string[] = []
+  const writes: (() => void)[] = []
+  const write = ({ sequence, step }: EditEvent) => {
+    heard.push(`${sequence}${step?.preview == null ? '' : '+'}`)
+    return new Promise<void>((resolve) => writes.push(resolve))
+  }
+  const sink: Sink = { acknowledges, write, ended: () => heard.push('ended'), lost: () => heard.push('lost') }
+  const taken = async () => {
+    for (const resolve of writes.splice(0)) resolve()
+    await new Promise(setImmediate)
+  }
+  return { sink, heard, taken }
+}
+
+test('who takes over does not wait for what the reader before does not take', async (t) => {
+  for (const acknowledges of [true, false]) {
+    const { outbox, push } = newOutbox()
+    const [before, after] = [newSink(acknowledges), newSink(acknowledges)]
+    outbox.attach(before.sink, 0)
+    for (const sequence of [1, 2]) push(sequence)
+    t.deepEqual(before.heard, ['1'])
+    outbox.attach(after.sink, 0)
+    t.deepEqual(after.heard, ['1'])
+    push(3, undefined, true)
+    await before.taken()
+    t.deepEqual(after.heard, ['1'], 'the old write moves nothing')
+    const all = outbox.bytes
+    for (let i = 0; i < 3; i++) await after.taken()
+    t.deepEqual(after.heard, ['1', '2', '3', 'ended'], 'nothing is lost or told twice')
+    t.deepEqual(before.heard, ['1', 'lost'])
+    t.is(outbox.bytes, acknowledges ? 0 : all)
+    outbox.acknowledge(3)
+    t.is(outbox.bytes, 0)
+  }
+})
+
+test('the credit of who takes over is its own', async (t) => {
+  const { outbox, push } = newOutbox()
+  const [before, after] = [newSink(false), newSink(false)]
+  outbox.attach(before.sink, 0)
+  push(1, () => Promise.resolve(windowBytes))
+  await before.taken()
+  push(2, () => Promise.resolve(windowBytes))
+  t.deepEqual(before.heard, ['1+'])
+  outbox.attach(after.sink, 0)
+  await after.taken()
+  await before.taken()
+  await after.taken()
+  t.deepEqual(after.heard, ['1+'], 'the window is full')
+  outbox.acknowledge(1)
+  await after.taken()
+  t.deepEqual(after.heard, ['1+', '2+'])
+  outbox.acknowledge(2)
+  t.is(outbox.bytes, 0)
+})
+
+test('what is encoded for who takes over keeps its picture, though the encoding for the one before ends', async (t) => {
+  const { outbox, push, dropped } = newOutbox()
+  const [before, after] = [newSink(false), newSink(false)]
+  let [onFirst, onSecond] = [() => {}, () => {}]
+  const first = new Promise<number>((resolve) => (onFirst = () => resolve(1)))
+  const second = new Promise<number>((resolve) => (onSecond = () => resolve(1)))
+  const asked = [Promise.resolve(1), first]
+  outbox.attach(before.sink, 0)
+  push(1, () => asked.shift()!)
+  await before.taken()
+  push(2, () => second)
+  await before.taken()
+  outbox.attach(after.sink, 0)
+  onSecond()
+  await before.taken()
+  push(3, () => Promise.resolve(1))
+  t.is(dropped.length, 1, 'of the second one only')
+  onFirst()
+  for (let i = 0; i < 4; i++) await after.taken()
+  t.deepEqual(after.heard, ['1+', '2', '3+'])
+  t.deepEqual(before.heard, ['1+', 'lost'])
 })
 
 test('lossless latents cannot be asked for by an edit that is to run on alone', async (t) => {
