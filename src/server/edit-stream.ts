@@ -90,6 +90,10 @@ class EditStream {
     const { start, attach, cancel, accept, pause, resume, update, acknowledge, ping } = request
     if (start !== undefined) await this.#start(id, start)
     else if (attach !== undefined) {
+      // Each attach writes at once, also where what an earlier one writes is not taken.
+      await this.#writer.room()
+      // Of a stream that ended meanwhile it would take the edit from a living reader.
+      if (this.#writer.over) return
       const session = this.#desk.registry.get(this.#tenant, id, attach.uid)
       this.#adopt(session, attach.afterSequence ?? 0)
     } else if (cancel !== undefined) this.#own(id).cancel()

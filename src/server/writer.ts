@@ -34,7 +34,7 @@ export class Writer {
     return this.#over
   }
 
-  /** Resolves when more may be written, or when nothing can be any more. */
+  /** Resolves as `room` does. */
   async write(event: EditEvent, bytes: number): Promise<void> {
     if (this.#over) return
     this.#pendingBytes += bytes
@@ -42,7 +42,12 @@ export class Writer {
       this.#pendingBytes -= bytes
       if (this.#pendingBytes < highWaterBytes) this.#wake()
     })
-    if (this.#pendingBytes < highWaterBytes) return
+    await this.room()
+  }
+
+  /** Resolves when more may be written, or when nothing can be any more. */
+  async room(): Promise<void> {
+    if (this.#over || this.#pendingBytes < highWaterBytes) return
     await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 

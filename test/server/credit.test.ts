@@ -1,13 +1,18 @@
 // Slow readers: what is left out for them, what waits for them, and what always arrives.
 // The rules are those of StreamOptions.window_bytes in proto/flexit/v1/editor.proto.
 
+import { EventEmitter } from 'node:events'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { Metadata } from '@grpc/grpc-js'
 import test from 'ava'
-import type { EditEvent } from '../../src/proto/messages.js'
+import type { EditEvent, EditRequest } from '../../src/proto/messages.js'
+import { type EditCall, serveEditStream } from '../../src/server/edit-stream.js'
+import { resolveOptions } from '../../src/server/options.js'
 import { type EditMessage, Outbox, type Sink } from '../../src/server/outbox.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
-import { serve, startEdit } from '../support-server/start.js'
+import { latentLength, newDesk, serve, startEdit } from '../support-server/start.js'
 
 const windowBytes = 64 * 1024
 const steps = 40
@@ -262,6 +267,66 @@ test('what is encoded for who takes over keeps its picture, though the encoding 
   for (let i = 0; i < 4; i++) await after.taken()
   t.deepEqual(after.heard, ['1+', '2', '3+'])
   t.deepEqual(before.heard, ['1+', 'lost'])
+})
+
+/** A call whose client reads nothing until the test lets it. */
+class UnreadCall extends EventEmitter {
+  readonly metadata = new Metadata()
+  readonly written: EditEvent[] = []
+  readonly #requests: AsyncIterable<EditRequest>
+  #taken: (() => void)[] = []
+
+  constructor(requests: AsyncIterable<EditRequest>) {
+    super()
+    this.#requests = requests
+  }
+
+  iterator(): AsyncIterable<EditRequest> {
+    return this.#requests
+  }
+
+  write(event: EditEvent, taken: () => void): void {
+    this.written.push(event)
+    this.#taken.push(taken)
+    this.emit('written', event)
+  }
+
+  end(): void {
+    this.emit('finish')
+  }
+
+  read(): void {
+    for (const taken of this.#taken.splice(0)) taken()
+  }
+}
+
+test('what is attached again and again does not pile up for a client that does not read', async (t) => {
+  const scheduler = new FakeScheduler({ length: latentLength })
+  let onCompleted = () => {}
+  const completed = new Promise<void>((resolve) => (onCompleted = resolve))
+  async function* requests(): AsyncGenerator<EditRequest> {
+    const result = { format: 'PICTURE_FORMAT_PNG', size: 2048 } as const
+    yield { editId: 'a', start: startEdit({ stream: { result } }) }
+    await completed
+    for (let i = 0; i < 10; i++) yield { editId: 'a', attach: { afterSequence: 7 } }
+  }
+  const call = new UnreadCall(requests())
+  call.on('written', (event: EditEvent) => {
+    if (event.completed !== undefined) onCompleted()
+  })
+  const options = resolveOptions({ flags: {}, environment: {} })
+  void serveEditStream(call as unknown as EditCall, 'x', newDesk(scheduler), options)
+  await completed
+  const { sequence, completed: last } = call.written.at(-1)!
+  t.is(sequence, 8)
+  t.true(last!.picture!.data.length > 1024 ** 2)
+  const pictures = () => call.written.filter((event) => event.completed !== undefined).length
+  for (const expected of [1, 2, 3]) {
+    for (let i = 0; i < 10; i++) await new Promise(setImmediate)
+    t.is(pictures(), expected)
+    call.read()
+  }
+  call.end()
 })
 
 test('lossless latents cannot be asked for by an edit that is to run on alone', async (t) => {

@@ -3,28 +3,14 @@
 import { Metadata } from '@grpc/grpc-js'
 import test from 'ava'
 import type { EditEvent } from '../../src/proto/messages.js'
-import { openTenants } from '../../src/server/auth.js'
-import { EditDesk } from '../../src/server/edit-desk.js'
-import { createLogger } from '../../src/server/logger.js'
-import { Metrics } from '../../src/server/metrics.js'
-import { resolveOptions } from '../../src/server/options.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
-import { latentLength, pack, startEdit } from '../support-server/start.js'
+import { latentLength, newDesk, startEdit } from '../support-server/start.js'
 
 /** An edit that has begun, and what its reader hears. */
 async function begin() {
   const scheduler = new FakeScheduler({ length: latentLength, allowed: 0 })
-  const desk = new EditDesk({
-    scheduler,
-    packs: [pack],
-    tenants: openTenants(undefined),
-    options: resolveOptions({ flags: {}, environment: {} }),
-    metrics: new Metrics({ version: '1.2.3', packs: [] }),
-    logger: createLogger('silent'),
-    tracing: undefined,
-  })
-  const session = desk.start('x', 'a', startEdit(), new Metadata())
+  const session = newDesk(scheduler).start('x', 'a', startEdit(), new Metadata())
   const heard: EditEvent[] = []
   let onEnd = () => {}
   let onStarted = () => {}

@@ -7,6 +7,7 @@ import { shippedFolder } from '../../src/engine/pack/locations.js'
 import { Pack } from '../../src/engine/pack/pack.js'
 import { variableShape } from '../../src/engine/step-graph.js'
 import { openTenants } from '../../src/server/auth.js'
+import { EditDesk } from '../../src/server/edit-desk.js'
 import { type Logger, createLogger } from '../../src/server/logger.js'
 import { Metrics } from '../../src/server/metrics.js'
 import { type ServerOptions, resolveOptions } from '../../src/server/options.js'
@@ -59,6 +60,19 @@ export async function serve(
     await server.drain()
   })
   return { server, scheduler, address, peer }
+}
+
+/** What a server has behind its calls. */
+export function newDesk(scheduler: FakeScheduler): EditDesk {
+  return new EditDesk({
+    scheduler,
+    packs: [pack],
+    tenants: openTenants(undefined),
+    options: resolveOptions({ flags: {}, environment: {} }),
+    metrics: new Metrics({ version: '1.2.3', packs: [] }),
+    logger: createLogger('silent'),
+    tracing: undefined,
+  })
 }
 
 /** What starts an edit that works. */
