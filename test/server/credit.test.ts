@@ -11,7 +11,7 @@ import { type EditCall, serveEditStream } from '../../src/server/edit-stream.js'
 import { resolveOptions } from '../../src/server/options.js'
 import { type EditMessage, Outbox, type Sink } from '../../src/server/outbox.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
-import { kindOf } from '../support-server/peer.js'
+import { Peer, kindOf } from '../support-server/peer.js'
 import { latentLength, newDesk, serve, startEdit } from '../support-server/start.js'
 
 const windowBytes = 64 * 1024
@@ -267,6 +267,29 @@ test('what is encoded for who takes over keeps its picture, though the encoding 
   for (let i = 0; i < 4; i++) await after.taken()
   t.deepEqual(after.heard, ['1+', '2', '3+'])
   t.deepEqual(before.heard, ['1+', 'lost'])
+})
+
+test('an edit is taken over from a client that reads no more', async (t) => {
+  const { peer, scheduler, address } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  const previews = { picture: { format: 'PICTURE_FORMAT_PNG', size: 512 } } as const
+  const start = startEdit({ parameters: { steps }, stream: { previews, windowBytes: 8 * 1024 ** 2 } })
+  stream.send('a', { start })
+  await stream.first('started')
+  stream.pause()
+  scheduler.allow(steps)
+  const other = new Peer(address)
+  t.teardown(() => other.close())
+  await other.stream('Attach', { editId: 'a' }).first('completed')
+  const again = other.edit()
+  again.send('a', { attach: { afterSequence: 2 } })
+  await again.first('completed')
+  t.deepEqual(
+    again.all.map(({ sequence }) => sequence),
+    Array.from({ length: steps + 1 }, (_, i) => i + 3),
+  )
+  again.end()
+  stream.cancel()
 })
 
 /** A call whose client reads nothing until the test lets it. */

@@ -83,6 +83,7 @@ test('logs have ids and numbers, and nothing that clients send', async (t) => {
   await stream.first('step')
   stream.send('cancelled-one', { cancel: {} })
   await stream.first('cancelled')
+  for (const id of ['failed-one', 'broken-one']) await stream.first('failed', ({ editId }) => editId === id)
   stream.cancel()
   await stream.over
   await server.drain()
@@ -207,7 +208,7 @@ test('edits of a connection that has reached its age are handed back', async (t)
 })
 
 test('an edit that is to run on outlives the age of its connection', async (t) => {
-  const options = { maxConnectionAgeMs: 100, maxConnectionAgeGraceMs: 500 }
+  const options = { maxConnectionAgeMs: 100, maxConnectionAgeGraceMs: 2_000 }
   const { peer } = await serve(t, { allowed: 1, options })
   const [stream, run] = [peer.edit(), peer.stream('RunEdit', { editId: 'c', start: startEdit({ runOn: true }) })]
   stream.send('a', { start: startEdit() })

@@ -101,6 +101,11 @@ export class Events {
   cancel(): void {
     this.#stream.cancel()
   }
+
+  /** Read no more. */
+  pause(): void {
+    this.#stream.pause()
+  }
 }
 
 export class EditPeer extends Events {
