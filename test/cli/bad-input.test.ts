@@ -1,5 +1,4 @@
 // What is wrong with a request is said in one sentence, with a cure, and nothing is written.
-// Every case is a process of its own; only those that need an engine take time.
 
 import { existsSync } from 'node:fs'
 import { copyFile, link, mkdir, open, readFile, readdir, symlink, truncate, writeFile } from 'node:fs/promises'
@@ -7,7 +6,19 @@ import { join } from 'node:path'
 import test from 'ava'
 import { readEditFile, writeEditFile } from '../../src/engine/edit-file.js'
 import { parseSafetensors, serialiseSafetensors } from '../../src/engine/pack/safetensors.js'
-import { flexit, launcher, newFolder, parseLines, quick, root, run, strawberry, texts, tiny } from './support.js'
+import {
+  flexit,
+  flexitEach,
+  launcher,
+  newFolder,
+  parseLines,
+  quick,
+  root,
+  run,
+  strawberry,
+  texts,
+  tiny,
+} from './support.js'
 
 const edit = (...args: string[]) => ['edit', strawberry, ...texts, ...args]
 
@@ -119,8 +130,9 @@ test.serial('a bad request is refused before any work', async (t) => {
   await mkdir(join(cwd, 'sub'))
   await mkdir(join(cwd, 'folder.png'))
   const before = (await readdir(cwd, { recursive: true })).sort()
-  for (const [title, args, message, code = 2] of usage) {
-    const result = await flexit(args, { cwd })
+  const requests = usage.map(([, args]) => args)
+  for (const [i, result] of (await flexitEach(requests, cwd)).entries()) {
+    const [title, , message, code = 2] = usage[i]!
     t.is(result.code, code, `${title}: ${result.stderr}`)
     t.regex(result.stderr, message, title)
     t.notRegex(result.stderr, /^ +at /m, title)

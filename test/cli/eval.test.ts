@@ -5,7 +5,7 @@ import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { makeWorld } from '../evaluation/support.js'
-import { flexit, newFolder, quick, tiny } from './support.js'
+import { flexit, flexitEach, newFolder, quick, tiny } from './support.js'
 
 const world = newFolder()
 const queries = ['--queries', join(world, 'queries.csv')]
@@ -91,10 +91,10 @@ test('wrong requests are told of before anything long', async (t) => {
     [['sweep', ...queries, '--grid', 'speed=1,2'], /Write NAME=A,B with a name of seed, learning-rate/],
     [['sweep', ...queries, '--grid', 'networks=vit,vgg'], /no network "vgg"/],
   ]
-  for (const [args, message] of cases) {
-    const { code, stderr } = await flexit(args, { cwd: world })
+  const requests = cases.map(([args]) => args)
+  for (const [i, { code, stderr }] of (await flexitEach(requests, world)).entries()) {
     t.not(code, 0)
-    t.regex(stderr, message, args.join(' '))
+    t.regex(stderr, cases[i]![1], requests[i]!.join(' '))
   }
 })
 
@@ -112,10 +112,10 @@ test('a pack with only some of its networks will do for edits with these', async
     [['eval'], /pack tiny is incomplete/],
     [['sweep', '--networks', 'vit', '--grid', 'networks=vit,rn'], /pack tiny is incomplete/],
   ]
-  for (const [args, message] of cases) {
-    const { code, stderr } = await flexit([...args, '--pack', partial, '--queries', unknown], { cwd: world })
+  const requests = cases.map(([args]) => [...args, '--pack', partial, '--queries', unknown])
+  for (const [i, { code, stderr }] of (await flexitEach(requests, world)).entries()) {
     t.not(code, 0)
-    t.regex(stderr, message, args.join(' '))
+    t.regex(stderr, cases[i]![1], requests[i]!.join(' '))
   }
   const edits = ['eval', '--networks', 'vit', '--pack', partial, ...queries, '--limit', '1', '--at', '1']
   const { code, stderr } = await flexit(edits, { cwd: world })

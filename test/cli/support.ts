@@ -1,7 +1,8 @@
 // Runs the command as a user does: a process of its own, in a folder of its own.
 // One FLEXIT_HOME for each test file, so that graphs are built once.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, fork, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -43,9 +44,13 @@ export function newFolder(): string {
 
 const home = newFolder()
 
+function environment(more: RunOptions['env'] = {}): NodeJS.ProcessEnv {
+  return { ...process.env, FLEXIT_HOME: home, FLEXIT_DEBUG: '', NO_COLOR: '1', ...more }
+}
+
 /** Run any program. */
 export function run(program: string, args: readonly string[], options: RunOptions = {}): Promise<Result> {
-  const env = { ...process.env, FLEXIT_HOME: home, FLEXIT_DEBUG: '', NO_COLOR: '1', ...options.env }
+  const env = environment(options.env)
   const child = spawn(program, args, { cwd: options.cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
   let stdout = ''
   let stderr = ''
@@ -65,6 +70,21 @@ export function run(program: string, args: readonly string[], options: RunOption
 /** `flexit ARGS` */
 export function flexit(args: readonly string[], options: RunOptions = {}): Promise<Result> {
   return run(process.execPath, [launcher, ...args], options)
+}
+
+/** `flexit ARGS` for each of `requests`, one after another in one process: for what is refused before any work. */
+export async function flexitEach(requests: readonly (readonly string[])[], cwd = newFolder()): Promise<Result[]> {
+  const child = fork(new URL('requests.js', import.meta.url), { cwd, env: environment() })
+  const ended = once(child, 'exit')
+  const results: Result[] = []
+  for (const args of requests) {
+    child.send(args)
+    const [result] = (await Promise.race([once(child, 'message'), ended])) as [Result | number | null]
+    if (typeof result !== 'object' || result === null) throw new Error(`the process ended at: ${args.join(' ')}`)
+    results.push(result)
+  }
+  child.kill()
+  return results
 }
 
 export const launcher = join(root, 'bin', 'flexit.js')
