@@ -5,7 +5,8 @@ compete with the names of all classes too (embedded now and then, without gradie
 - about half of the batches are perturbed, by one step up the loss inside a ball: of single pixels, or of a coarse grid, which
   is what a gradient through a decoder can do. Without that an edit finds pictures that mean the target to the network only;
 - pictures are disguised by other colours: half, then a fifth, then none. A network that goes by colour has an edit change
-  nothing else; one that knows shapes only has it smear colours.
+  nothing else; one that knows shapes only has it smear colours, so the last part is short and gentle;
+- some things are painted in a colour that the caption names, against captions that name another: the colour is then what counts.
 With these from the beginning the network learns several times more slowly.
 """
 import os
@@ -19,10 +20,14 @@ from models import Autoencoder, Clip
 from tokenizer import Tokenizer
 from training import Run, bf16, save_whole, seed_everything
 
-BATCH, SEED = 64, {'rn': 11, 'vit': 22}
+BATCH = 64
 NAMES_EVERY = 50
 RADIUS = {1: 3.0, 4: 6.0}  # side of a perturbation's cells -> largest L2 norm
 DECODED = 2400
+COLOURS = {'red': (0.85, 0.12, 0.12), 'orange': (0.95, 0.55, 0.1), 'yellow': (0.97, 0.85, 0.2), 'green': (0.25, 0.65, 0.25),
+           'blue': (0.2, 0.4, 0.85), 'purple': (0.55, 0.25, 0.75), 'pink': (0.97, 0.55, 0.7), 'brown': (0.5, 0.3, 0.15),
+           'black': (0.12, 0.12, 0.12), 'white': (0.95, 0.95, 0.95), 'grey': (0.55, 0.55, 0.55)}
+OTHER_COLOURS = 2  # false captions of a painted picture
 
 
 def unit(x):
@@ -51,8 +56,17 @@ def jitter(x):
                            pictures.signs(n), torch.ones(n), padding='reflection')
 
 
-def disguised(x, share):
-    """Some pictures in other colours: channels mixed and bent, grey, or under a smooth field of colours."""
+def painted(rgba, names):
+    """uint8 [n, 4, h, w]: each thing in shades of one of COLOURS."""
+    x = rgba.float() / 255
+    grey, alpha = x[:, :3].mean(1, keepdim=True), x[:, 3:]
+    middle = (grey * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1)
+    colour = torch.tensor([COLOURS[name] for name in names])[:, :, None, None]
+    return (torch.cat([(colour + 0.8 * (grey - middle)).clamp(0, 1), alpha], 1) * 255).byte()
+
+
+def disguised(x, share, kept):
+    """Some pictures, but none of `kept` ([n]), in other colours: channels mixed and bent, grey, or under a smooth field of colours."""
     n = len(x)
     order = torch.rand(n, 3).argsort(1)
     mixed = x.gather(1, order[:, :, None, None].expand_as(x)).clamp(1e-3, 1) ** torch.exp(0.7 * torch.randn(n, 3, 1, 1))
@@ -61,7 +75,7 @@ def disguised(x, share):
     amount = pictures.uniform(n, 0.3, 1)[:, None, None, None]
     stained = (1 - amount) * x + amount * (grey + field - 0.5).clamp(0, 1)
     y = torch.where(pictures.some(n, 0.45), mixed, torch.where(pictures.some(n, 0.2), grey.expand_as(x), stained))
-    return torch.where(pictures.some(n, share), y, x)
+    return torch.where(pictures.some(n, share) & ~kept[:, None, None, None], y, x)
 
 
 def perturbed(model, x, loss_of):
@@ -93,13 +107,13 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, name, steps, start, peak, robust, disguise):
+def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed):
     """Leaves `weights/NAME.pt`, NAME being clip-KIND and maybe more. `start`: weights to go on from, or None; `robust`: share of
-    batches that are perturbed, 0: the first part; `disguise`: share of pictures that are disguised."""
+    batches that are perturbed, 0: the first part; `disguise`, `paint`: shares of pictures that are disguised and painted."""
     kind = name.split('-')[1]
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
-    seed_everything(SEED[kind])
+    seed_everything(seed)
     model = Clip(kind, len(tokenizer.vocabulary))
     if start:
         model.load_state_dict(start)
@@ -110,6 +124,7 @@ def train(data, weights, name, steps, start, peak, robust, disguise):
         decoded_of.setdefault(c, []).append(i)
     rows_of = data.of_class(data.pack_train)
     classes = sorted(rows_of)
+    coloured = [any(word in COLOURS for word in c['name'].split()) for c in data.classes]
 
     def report(state):
         check = Clip(kind, len(tokenizer.vocabulary))
@@ -117,31 +132,42 @@ def train(data, weights, name, steps, start, peak, robust, disguise):
         return retrieval(check, data, names, data.unseen[::3])
 
     own, bank = torch.arange(BATCH), None
-    run = Run(f'{weights}/{name}.pt', model, steps, peak, SEED[kind], decay=0.1, betas=(0.9, 0.98), report=report)
+    run = Run(f'{weights}/{name}.pt', model, steps, peak, seed, decay=0.1, betas=(0.9, 0.98), report=report)
     for step in run:
         if robust > 0 and (bank is None or step % NAMES_EVERY == 0):
             with torch.no_grad():
                 bank = unit(model.encode_text(names))
         chosen = random.sample(classes, BATCH)
-        x = pictures.compose(data.pixels[[random.choice(rows_of[c]) for c in chosen]], degrees=15, scale=(0.75, 1.15))
-        use = [(b, random.choice(decoded_of[c])) for b, c in enumerate(chosen) if c in decoded_of and random.random() < 0.3]
+        pixels = data.pixels[[random.choice(rows_of[c]) for c in chosen]]
+        colours = {b: random.sample(list(COLOURS), 1 + OTHER_COLOURS) for b, c in enumerate(chosen)
+                   if paint > 0 and not coloured[c] and random.random() < paint}
+        if colours:
+            pixels[list(colours)] = painted(pixels[list(colours)], [first for first, *_ in colours.values()])
+        x = pictures.compose(pixels, degrees=15, scale=(0.75, 1.15))
+        use = [(b, random.choice(decoded_of[c])) for b, c in enumerate(chosen)
+               if b not in colours and c in decoded_of and random.random() < 0.3]
         if use:
             rows, which = zip(*use)
             x[list(rows)] = jitter(decoded[list(which)].float() / 255)
+        in_colour = lambda b, colour: f"{colour} {data.classes[chosen[b]]['name']}"
+        captions = [random.choice(pictures.TEMPLATES).format(in_colour(b, colours[b][0])) if b in colours
+                    else pictures.caption(data.classes[c]) for b, c in enumerate(chosen)]
+        false_captions = [in_colour(b, colour) for b in colours for colour in colours[b][1:]]
         with bf16():
-            text = unit(model.encode_text(tokenizer([pictures.caption(data.classes[c]) for c in chosen])))
-        others = text.new_zeros(0, text.shape[1])
+            candidates = unit(model.encode_text(tokenizer(captions + false_captions)))
+        text = candidates[:BATCH]
         if robust > 0:
             others = bank.clone()
             others[chosen] = 0  # the batch has their captions
+            candidates = torch.cat([candidates, others])
         scale = model.logit_scale.clamp(max=4.6).exp()
-        to_text = lambda image, text: scale * image @ torch.cat([text, others]).T
         smooth = lambda logits: F.cross_entropy(logits, own, label_smoothing=0.05)
         if disguise > 0:
-            x = disguised(x, disguise)
+            kept = torch.tensor([b in colours or (paint > 0 and coloured[c]) for b, c in enumerate(chosen)])
+            x = disguised(x, disguise, kept)
         x = x.contiguous(memory_format=torch.channels_last)
         if random.random() < robust:
-            x = perturbed(model, x, lambda image: F.cross_entropy(to_text(image, text.detach()), own))
+            x = perturbed(model, x, lambda image: F.cross_entropy(scale * image @ candidates.detach().T, own))
         with bf16():
             image = unit(model.encode_image(x))
-        run.descend((smooth(to_text(image, text)) + smooth(scale * text @ image.T)) / 2)
+        run.descend((smooth(scale * image @ candidates.T) + smooth(scale * text @ image.T)) / 2)

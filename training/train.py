@@ -20,21 +20,24 @@ STEPS = {'vgg': 1500, 'judge': 4400, 'trunk': 600}
 PARTS = {
     # steps, peak rate, noise on the latent, seed
     'autoencoder': ((5000, 8e-4, 0.1, 0), (1500, 5e-4, 0.6, 7)),
-    # steps, peak rate, share of perturbed batches, share of disguised pictures
-    'clip-rn': ((9000, 1.0e-3, 0.0, 0.0), (7200, 1e-3, 0.5, 0.5), (600, 5e-4, 0.6, 0.2), (800, 6e-4, 0.6, 0.0)),
-    'clip-vit': ((9000, 1.2e-3, 0.0, 0.0), (7200, 1e-3, 0.4, 0.5), (600, 5e-4, 0.5, 0.2), (800, 6e-4, 0.5, 0.0)),
+    # steps, peak rate, shares: of perturbed batches, of disguised and of painted pictures; seed
+    'clip-rn': ((9000, 1.0e-3, 0.0, 0.0, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.15, 12),
+                (600, 5e-4, 0.6, 0.2, 0.15, 13), (600, 3e-4, 0.6, 0.0, 0.15, 14)),
+    'clip-vit': ((9000, 1.2e-3, 0.0, 0.0, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.15, 23),
+                 (600, 5e-4, 0.5, 0.2, 0.15, 24), (600, 3e-4, 0.5, 0.0, 0.15, 25)),
 }
 STAGES = ('render', 'queries', 'tokenizer', 'vgg', *PARTS, 'judge', 'trunk', 'export')
 
 
 def check_scale(file, scale):
     """What a rehearsal left would pass for trained networks."""
-    if os.path.exists(file):
-        before = float(open(file).read())
-        if before != scale:
-            raise SystemExit(f'{os.path.dirname(file)} was begun with --scale {before:g}. Give the same, or another folder.')
-    with open(file, 'w') as f:
-        f.write(f'{scale:g}\n')
+    if not os.path.exists(file):
+        with open(file + '.part', 'w') as f:
+            f.write(f'{scale!r}\n')
+        os.replace(file + '.part', file)
+    before = float(open(file).read())
+    if before != scale:
+        raise SystemExit(f'{os.path.dirname(file)} was begun with --scale {before!r}. Give the same, or another folder.')
 
 
 def main():

@@ -92,8 +92,8 @@ export class Engine {
 
   /**
    * Compute what stays constant through an edit: z0, the target points, the LPIPS features of the input. The same state
-   * gives the same bits, also on another machine with the same kind of device. Errors: INVALID_ARGUMENT (a state that
-   * does not fit this pack), and those of building and loading graphs.
+   * gives the same bits, also on another machine with the same kind of device (of CPUs: the same vector instructions).
+   * Errors: INVALID_ARGUMENT (a state that does not fit this pack), and those of building and loading graphs.
    */
   async prepare(state: EditState): Promise<Edit> {
     const specification = specificationOf(state.parameters)

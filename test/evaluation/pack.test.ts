@@ -12,8 +12,8 @@ import { type Picture, readPicture } from '../../src/engine/picture.js'
 import { Judge } from '../../src/evaluation/judge.js'
 
 const queries = [
-  ['fluent-emoji-flat/cherry-blossom.png', 'cherry blossom', 'hibiscus'],
-  ['emojione/trumpet.png', 'trumpet', 'guitar'],
+  ['emojione/rooster.png', 'rooster', 'baby chick'],
+  ['emojione/tulip.png', 'tulip', 'sunflower'],
   ['emojione/ambulance.png', 'ambulance', 'taxi'],
   ['emojione/panda.png', 'panda', 'tiger face'],
   ['emojione/palm-tree.png', 'palm tree', 'cactus'],
