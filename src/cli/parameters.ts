@@ -33,11 +33,15 @@ export function addParameters(command: Command): Command {
     )
     .option(
       '--lambda-p <x>',
-      `keep the look: weight of LPIPS to the input ${range(0, lambda, 'tiny: 0.05, imagenet: 0.15')}`,
+      `keep the look: weight of LPIPS to the input ${range(0, lambda, 'tiny: 0.025, imagenet: 0.15')}`,
       parseNumber,
     )
     .option('--lambda-z <x>', `keep the latent: weight of its distance ${range(0, lambda, '0.05')}`, parseNumber)
-    .option('--lambda-s <x>', `away from the source text: its weight ${range(0, lambda, '0.4')}`, parseNumber)
+    .option(
+      '--lambda-s <x>',
+      `away from the source text: its weight ${range(0, lambda, 'tiny: 0.5, imagenet: 0.4')}`,
+      parseNumber,
+    )
     .option(
       '--lambda-i <x>',
       `towards the input picture: its weight ${range(0, lambda, 'tiny: 0.1, imagenet: 0.2')}`,
@@ -46,7 +50,7 @@ export function addParameters(command: Command): Command {
     .option('--networks <a,b>', 'CLIP networks by name (tiny: rn,vit)', parseList)
     .option(
       '--views <n>',
-      `random views per network and step, 0: none ${range(0, views, 'tiny: 3, imagenet: 8')}`,
+      `random views per network and step, 0: none ${range(0, views, 'tiny: 6, imagenet: 8')}`,
       parseNumber,
     )
     .addOption(
