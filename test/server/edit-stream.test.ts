@@ -32,7 +32,7 @@ test('an edit from its start to its picture', async (t) => {
   const { accepted } = await stream.first('accepted')
   t.is(accepted.parameters?.steps, 5)
   t.is(accepted.parameters?.seed, 7)
-  t.is(accepted.parameters?.lambdaP, pack.manifest.defaults?.lambdaP, 'defaults of the pack are told')
+  t.is(accepted.parameters?.lambdaP, pack.manifest.defaults.lambdaP, 'defaults of the pack are told')
   t.is(accepted.estimatedStartMs, 10)
   t.is(accepted.estimatedDurationMs, undefined, 'what was not measured is not said')
 
