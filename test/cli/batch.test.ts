@@ -7,7 +7,7 @@ import test from 'ava'
 import { parse } from 'csv-parse/sync'
 import { readEditFile } from '../../src/engine/edit-file.js'
 import { serve } from '../support-server/start.js'
-import { type RunOptions, flexit, newFolder, parseLines, quick, tiny } from './support.js'
+import { type RunOptions, flexit, newFolder, parseLines, quick, tiny, tinyDefaults } from './support.js'
 
 const header = 'file,source,target,seed'
 
@@ -75,7 +75,7 @@ test('what fails does not stop the rest; given again, only what failed or change
   const [, , last] = await resultsOf(cwd)
   await rm(join(cwd, 'flexit-out', 'batch-queries', last!['picture']!))
   await copyFile(join(cwd, 'rose.png'), join(cwd, 'strawberry.png'))
-  const usual = await batch(cwd, address, ['--lambda-s', '0.4'])
+  const usual = await batch(cwd, address, ['--lambda-s', `${tinyDefaults['lambdaS']}`])
   t.is(usual.code, 0)
   t.is(scheduler.edits.length, 6, 'a parameter that is given as the pack has it changes nothing')
   t.is((await batch(cwd, address, ['--lambda-s', '0.3'])).code, 0)

@@ -5,7 +5,7 @@ import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { makeWorld } from '../evaluation/support.js'
-import { flexit, flexitEach, newFolder, quick, tiny } from './support.js'
+import { flexit, flexitEach, newFolder, quick, tiny, tinyDefaults } from './support.js'
 
 const world = newFolder()
 const queries = ['--queries', join(world, 'queries.csv')]
@@ -59,9 +59,10 @@ test.serial('eval prints Table 1 and writes its files; again, it makes no edit a
 
 test.serial('sweep goes over a grid, and shares edits with eval', async (t) => {
   const before = (await readdir(join(world, 'store', 'edits'))).length
-  const result = await flexit(['sweep', ...common, '--grid', 'lambda-s=0.4,0.1', '--out', 'c'], { cwd: world })
+  const usual = tinyDefaults['lambdaS']
+  const result = await flexit(['sweep', ...common, '--grid', `lambda-s=${usual},0.1`, '--out', 'c'], { cwd: world })
   t.is(result.code, 0, result.stderr)
-  t.regex(result.stdout, /^lambdaS=0\.4 .*\nlambdaS=0\.1 /m)
+  t.regex(result.stdout, new RegExp(`^lambdaS=${usual} .*\\nlambdaS=0\\.1 `, 'm'))
   t.deepEqual((await readdir(join(world, 'c'))).sort(), ['differences.csv', 'sweep.csv', 'sweep.json', 'sweep.svg'])
   const lines = (await readFile(join(world, 'c', 'sweep.csv'), 'utf8')).trim().split('\n')
   t.is(lines.length, 1 + 2 * 3)

@@ -1,12 +1,10 @@
 // Numbers and lists as they are typed.
 // The ranges are the engine's to check.
 
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import test from 'ava'
 import { Command, InvalidArgumentError } from 'commander'
 import { addParameters, givenParameters, parseCount, parseList, parseNumber } from '../../src/cli/parameters.js'
-import { shippedFolder } from '../../src/engine/pack/locations.js'
+import { tinyDefaults } from './support.js'
 
 test('numbers are decimal and whole words', (t) => {
   t.deepEqual(['64', '0.05', '.5', '1e-3', '-2', '+3.'].map(parseNumber), [64, 0.05, 0.5, 0.001, -2, 3])
@@ -32,11 +30,9 @@ test('only parameters that were given are passed on', (t) => {
   t.deepEqual(givenParameters({ steps: 3, lambdaP: 0, views: undefined, out: 'a.png' }), { steps: 3, lambdaP: 0 })
 })
 
-test('the help tells the defaults of the embedded pack', async (t) => {
-  const manifest: unknown = JSON.parse(await readFile(join(shippedFolder, 'tiny', 'pack.json'), 'utf8'))
-  const { defaults } = manifest as { defaults: Record<string, number> }
+test('the help tells the defaults of the embedded pack', (t) => {
   const { options } = addParameters(new Command())
-  for (const [name, value] of Object.entries(defaults)) {
+  for (const [name, value] of Object.entries(tinyDefaults)) {
     const { description } = options.find((option) => option.attributeName() === name)!
     t.regex(description, new RegExp(`(tiny: |; )${value}[,)]`), name)
   }

@@ -3,7 +3,7 @@
 
 import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -12,6 +12,11 @@ import { fileURLToPath } from 'node:url'
 export const root = fileURLToPath(new URL('../../../', import.meta.url))
 export const tiny = join(root, 'models', 'tiny')
 export const strawberry = join(tiny, 'examples', 'strawberry.png')
+
+/** Parameters that the embedded pack has of its own. */
+export const { defaults: tinyDefaults } = JSON.parse(readFileSync(join(tiny, 'pack.json'), 'utf8')) as {
+  defaults: Record<string, number>
+}
 
 /** Enough for an edit, and quick. */
 export const quick = ['--networks', 'vit', '--views', '1', '--threads', '1']

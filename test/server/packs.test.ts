@@ -65,7 +65,7 @@ test('an edit has the pack that it names, that of its state, or the first', asyn
   t.deepEqual(views.sort(), [
     ['other', 0],
     ['other', 0],
-    ['tiny', 3],
+    ['tiny', pack.manifest.defaults.views],
   ])
   const failure = (id: string) => fromStatus(stream.all.find(({ editId }) => editId === id)!.failed!.status!)
   t.like(failure('contradicted'), { status: 'INVALID_ARGUMENT', field: 'resume_from.pack_digest' })
