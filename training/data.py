@@ -24,10 +24,11 @@ class Data:
         self.pixels = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         self.vendor, self.label = torch.from_numpy(index[:, 0].copy()), torch.from_numpy(index[:, 1].copy())
         unseen_vendor = [v['id'] for v in self.vendors].index(UNSEEN)
-        validation = torch.tensor([drawings.split(v, c) == 'validation' for v, c in index])
-        self.validation = validation.nonzero()[:, 0]
-        self.judge_train = (~validation).nonzero()[:, 0]
-        self.pack_train = (~validation & (self.vendor != unseen_vendor)).nonzero()[:, 0]
+        split = np.array([drawings.split(v, c) for v, c in index])
+        rows = lambda chosen: torch.from_numpy(chosen.nonzero()[0])
+        self.validation = rows(split == 'validation')
+        self.judge_train = rows(split != 'validation')
+        self.pack_train = rows((split == 'train') & (index[:, 0] != unseen_vendor))
         self.unseen = (self.vendor == unseen_vendor).nonzero()[:, 0]
         self.evaluated = torch.tensor(sorted(drawings.held_out))
 

@@ -92,19 +92,19 @@ YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.5
 SOBEL = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
 
 
-def bent(x):
-    """Half of the pictures, along a smooth random field."""
+def bent(x, strength):
+    """At full strength half of the pictures, along a smooth random field."""
     n = len(x)
     field = F.interpolate(torch.randn(n, 2, 4, 4), size=pictures.SIZE, mode='bicubic', align_corners=False).permute(0, 2, 3, 1)
     grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), x.shape, align_corners=False) + 0.06 * torch.rand(n, 1, 1, 1) * field
-    return torch.where(pictures.some(n, 0.5), F.grid_sample(x, grid, padding_mode='reflection', align_corners=False), x)
+    return torch.where(pictures.some(n, 0.5 * strength), F.grid_sample(x, grid, padding_mode='reflection', align_corners=False), x)
 
 
-def textured(x, parts=4, share=0.3):
+def textured(x, strength, parts=4):
     """Random convolutions, with the contrast that was there; one for a part of the batch (arXiv:2007.13003)."""
     out = []
     for part in x.chunk(parts):
-        if torch.rand(()) < share:
+        if torch.rand(()) < 0.3 * strength:
             k = (1, 3, 5)[torch.randint(3, ()).item()]
             y = F.conv2d(F.pad(part - 0.5, (k // 2,) * 4, mode='replicate'), torch.randn(3, 3, k, k) / math.sqrt(3 * k * k))
             y = y / (y.std((1, 2, 3), keepdim=True) + 1e-3) * part.std((1, 2, 3), keepdim=True) + 0.5
@@ -114,17 +114,17 @@ def textured(x, parts=4, share=0.3):
     return torch.cat(out)
 
 
-def outlined(x):
+def outlined(x, strength):
     """Some pictures as dark outlines, or with them."""
     grey = F.pad(x.mean(1, keepdim=True), (1, 1, 1, 1), mode='replicate')
     edges = F.conv2d(grey, torch.stack([SOBEL, SOBEL.T])[:, None]).pow(2).sum(1, keepdim=True).sqrt()
     lines = (1 - (edges * (0.5 + torch.rand(len(x), 1, 1, 1))).clamp(0, 1)).expand_as(x)
     y = torch.where(pictures.some(len(x), 0.5), lines, (x + lines - 1).clamp(0, 1))
-    return torch.where(pictures.some(len(x), 0.12), y, x)
+    return torch.where(pictures.some(len(x), 0.12 * strength), y, x)
 
 
-def recoloured(x):
-    """Other hues and saturations, some as negatives: two pictures of five."""
+def recoloured(x, strength):
+    """Other hues and saturations, some as negatives: at full strength two pictures of five."""
     n = len(x)
     angle, saturation = torch.rand(n) * 2 * math.pi, torch.rand(n) * 1.4
     turn = torch.zeros(n, 3, 3)
@@ -133,7 +133,7 @@ def recoloured(x):
     turn[:, 2, 1], turn[:, 2, 2] = saturation * angle.sin(), saturation * angle.cos()
     y = torch.einsum('nij,njhw->nihw', torch.linalg.inv(YIQ) @ turn @ YIQ, x).clamp(0, 1)
     y = torch.where(pictures.some(n, 0.15), 1 - y, y)
-    return torch.where(pictures.some(n, 0.4), y, x)
+    return torch.where(pictures.some(n, 0.4 * strength), y, x)
 
 
 def worn(x):
@@ -159,9 +159,10 @@ def accuracy(model, data, rows):
     return [(answer == data.label[rows]).float().mean().item() for answer in (among, logits.argmax(1))]
 
 
-def train(data, weights, kind, steps, peak=2e-3, batch=64):
-    seed = {'judge': 1234, 'trunk': 4321}[kind]
-    make = lambda: (Judge if kind == 'judge' else Trunk)(len(data.classes))
+def train(data, weights, name, steps, start, peak, strength, seed, batch=64):
+    """Leaves `weights/NAME.pt`, a judge's or a trunk's. `start`: weights to go on from, or None; `strength` of what disguises the
+    pictures."""
+    make = lambda: (Trunk if name.startswith('trunk') else Judge)(len(data.classes))
     evaluated = data.judge_train[torch.isin(data.label[data.judge_train], data.evaluated)]
 
     def report(state):
@@ -171,13 +172,16 @@ def train(data, weights, kind, steps, peak=2e-3, batch=64):
 
     seed_everything(seed)
     model = make().to(memory_format=torch.channels_last)
-    run = Run(f'{weights}/{kind}.pt', model, steps, peak, seed, decay=0.05, clip=2.0, save_every=400, report=report)
+    if start:
+        model.load_state_dict(start)
+    run = Run(f'{weights}/{name}.pt', model, steps, peak, seed, decay=0.05, clip=2.0, save_every=400, report=report)
     for _ in run:
         pick = lambda rows, count: rows[torch.randint(len(rows), (count,))]
         j = torch.cat([pick(data.judge_train, batch // 4), pick(evaluated, batch - batch // 4)])
         x = pictures.compose(data.pixels[j], degrees=20, scale=(0.7, 1.2), white=0.6)
-        if kind == 'judge':
-            x = recoloured(outlined(textured(bent(x))))
+        if strength > 0:
+            for disguise in (bent, textured, outlined, recoloured):
+                x = disguise(x, strength)
         x = worn(x)
         with bf16():
             logits, _ = model(((x - MEAN) / STD).contiguous(memory_format=torch.channels_last))

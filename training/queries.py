@@ -29,15 +29,21 @@ class Drawings:
         self.index = json.load(open(f'{folder}/index.json', encoding='utf-8'))
         self.classes, self.vendors = self.index['classes'], self.index['vendors']
         labels = {label for cluster in clusters().values() for label in cluster}
-        families = {}  # label -> families that draw it
+        families = {}  # label -> family -> vendors of it that draw the label
         for v, c in self.index['drawings']:
             if self.classes[c]['name'] in labels:
-                families.setdefault(c, set()).add(self.vendors[v]['family'])
-        self.held_out = {c: min(f, key=lambda family: order('split', self.classes[c]['name'], family)) for c, f in families.items()}
+                families.setdefault(c, {}).setdefault(self.vendors[v]['family'], []).append(v)
+        lot = lambda kind, c, of: order(kind, self.classes[c]['name'], of)
+        self.held_out = {c: min(f, key=lambda family: lot('split', c, family)) for c, f in families.items()}
+        self.validation = {c: min(f[self.held_out[c]], key=lambda v: lot('validation', c, self.vendors[v]['id']))
+                           for c, f in families.items()}
 
     def split(self, vendor, label):
-        """`validation` for one family of vendors per evaluated class, drawn by lot; else `train`. Both are numbers."""
-        return 'validation' if self.held_out.get(label) == self.vendors[vendor]['family'] else 'train'
+        """Per evaluated class one family of vendors, drawn by lot, is kept from the pack: one drawing of it, by lot too, from the
+        judge as well (`validation`), the others not (`judge`). All else is `train`. Both arguments are numbers."""
+        if self.held_out.get(label) != self.vendors[vendor]['family']:
+            return 'train'
+        return 'validation' if self.validation[label] == vendor else 'judge'
 
     def image(self, vendor, label):
         return f"{self.vendors[vendor]['id']}/{self.classes[label]['slug']}.png"
@@ -48,7 +54,7 @@ def queries(drawings):
     number = {c['name']: i for i, c in enumerate(drawings.classes)}
     of_class = {}
     for v, c in drawings.index['drawings']:
-        if drawings.split(v, c) == 'validation' or drawings.vendors[v]['id'] == UNSEEN:
+        if drawings.split(v, c) != 'train' or drawings.vendors[v]['id'] == UNSEEN:
             of_class.setdefault(c, []).append(v)
     halves = [], []
     for cluster, labels in clusters().items():
