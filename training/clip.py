@@ -8,6 +8,8 @@ compete with the names of all classes too (embedded now and then, without gradie
   nothing else; one that knows shapes only has it smear colours, so the last part is short and gentle;
 - some things are painted in a colour that the caption names, against captions that name another: the colour is then what counts.
 With these from the beginning the network learns several times more slowly.
+At last some pictures are moved as an edit would move them, by steps up the loss in the latent of the deep autoencoder: what such
+steps can make is not yet what they are after, and a gradient that does not go astray there leads to better edits.
 """
 import os
 import random
@@ -24,6 +26,7 @@ BATCH = 64
 NAMES_EVERY = 50
 RADIUS = {1: 3.0, 4: 6.0}  # side of a perturbation's cells -> largest L2 norm
 DECODED = 2400
+MOVED = 12  # pictures of a batch
 COLOURS = {'red': (0.85, 0.12, 0.12), 'orange': (0.95, 0.55, 0.1), 'yellow': (0.97, 0.85, 0.2), 'green': (0.25, 0.65, 0.25),
            'blue': (0.2, 0.4, 0.85), 'purple': (0.55, 0.25, 0.75), 'pink': (0.97, 0.55, 0.7), 'brown': (0.5, 0.3, 0.15),
            'black': (0.12, 0.12, 0.12), 'white': (0.95, 0.95, 0.95), 'grey': (0.55, 0.55, 0.55)}
@@ -97,6 +100,28 @@ def perturbed(model, x, loss_of):
     return (x + d * (radius / norm(d)).clamp(max=1)).clamp(0, 1)
 
 
+def moved(model, autoencoder, x, loss_of, steps, distance):
+    """Pictures as an edit would make them: their latents after normalised steps up `loss_of(embeddings)`, from a random start,
+    inside a ball whose radius is drawn per picture, up to `distance` norms of its latent."""
+    with torch.no_grad(), bf16():
+        z = autoencoder.encode(x).float()
+    norm = lambda t: t.flatten(1).norm(dim=1)[:, None, None, None] + 1e-12
+    radius = distance * torch.rand(len(x), 1, 1, 1) * norm(z)
+    start = torch.randn_like(z)
+    d = start / norm(start) * radius * 0.3
+    model.eval()
+    for _ in range(steps):
+        d.requires_grad_()
+        with bf16():
+            image = model.encode_image(autoencoder.decode(z + d))
+        g, = torch.autograd.grad(loss_of(unit(image)), d)
+        d = d.detach() + g / norm(g) * radius * 2 / steps
+        d = d * (radius / norm(d)).clamp(max=1)
+    model.train()
+    with torch.no_grad(), bf16():
+        return autoencoder.decode(z + d).float().clamp(0, 1)
+
+
 def retrieval(model, data, prompts, rows):
     """Top-1 and top-5 of the name among all classes, on plain drawings."""
     model.eval()
@@ -107,9 +132,10 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed):
+def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed, move=None):
     """Leaves `weights/NAME.pt`, NAME being clip-KIND and maybe more. `start`: weights to go on from, or None; `robust`: share of
-    batches that are perturbed, 0: the first part; `disguise`, `paint`: shares of pictures that are disguised and painted."""
+    batches that are perturbed, 0: the first part; `disguise`, `paint`: shares of pictures that are disguised and painted;
+    `move`: number of steps and largest distance of pictures that are moved in the latent, in place of decoded ones, or None."""
     kind = name.split('-')[1]
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
@@ -118,10 +144,15 @@ def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed
     if start:
         model.load_state_dict(start)
     model.visual.to(memory_format=torch.channels_last)
-    decoded, decoded_label = decoded_pictures(data, f'{weights}/autoencoder-part-1.pt', f'{weights}/decoded.pt')
-    decoded_of = {}
-    for i, c in enumerate(decoded_label.tolist()):
-        decoded_of.setdefault(c, []).append(i)
+    decoded_of, editor = {}, None
+    if move:
+        editor = Autoencoder(levels=5).requires_grad_(False)
+        editor.load_state_dict(torch.load(f'{weights}/deep.pt'))
+        editor.to(memory_format=torch.channels_last)
+    else:
+        decoded, decoded_label = decoded_pictures(data, f'{weights}/autoencoder-part-1.pt', f'{weights}/decoded.pt')
+        for i, c in enumerate(decoded_label.tolist()):
+            decoded_of.setdefault(c, []).append(i)
     rows_of = data.of_class(data.pack_train)
     classes = sorted(rows_of)
     coloured = [any(word in COLOURS for word in c['name'].split()) for c in data.classes]
@@ -166,8 +197,11 @@ def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed
             kept = torch.tensor([b in colours or (paint > 0 and coloured[c]) for b, c in enumerate(chosen)])
             x = disguised(x, disguise, kept)
         x = x.contiguous(memory_format=torch.channels_last)
+        up = lambda count: lambda image: F.cross_entropy(scale.detach() * image @ candidates.detach().T, own[:count])
         if random.random() < robust:
-            x = perturbed(model, x, lambda image: F.cross_entropy(scale * image @ candidates.detach().T, own))
+            x = perturbed(model, x, up(BATCH))
+        if editor:
+            x[:MOVED] = moved(model, editor, x[:MOVED], up(MOVED), *move)
         with bf16():
             image = unit(model.encode_image(x))
         run.descend((smooth(scale * image @ candidates.T) + smooth(scale * text @ image.T)) / 2)

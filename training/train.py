@@ -2,7 +2,7 @@
 
 usage: train.py FOLDER [--stages a,b,…] [--threads N] [--scale X]
 
-Stages, in order: render, queries, tokenizer, vgg, autoencoder, clip-rn, clip-vit, judge, trunk, export. What is there is not
+Stages, in order: render, queries, tokenizer, vgg, autoencoder, deep, clip-rn, clip-vit, judge, trunk, export. What is there is not
 made again; a stage that was stopped goes on at its last checkpoint.
 --threads: of a stage; more are faster and give other bits (the embedded pack: 1).
 --scale multiplies all numbers of steps (0.01: a rehearsal of minutes).
@@ -16,17 +16,25 @@ os.environ['OPENBLAS_NUM_THREADS'] = '1'  # --threads does not reach its threads
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-STEPS = {'vgg': 1500, 'judge': 4400, 'trunk': 600}
+VGG_STEPS = 1500
 PARTS = {
     # steps, peak rate, noise on the latent, seed
     'autoencoder': ((5000, 8e-4, 0.1, 0), (1500, 5e-4, 0.6, 7)),
-    # steps, peak rate, shares: of perturbed batches, of disguised and of painted pictures; seed
+    # the same; share of the steps that is without the critic, share of the critic's gradient
+    'deep': ((4500, 8e-4, 0.6, 21, 1 / 3, 0.5),),
+    # steps, peak rate, shares: of perturbed batches, of disguised and of painted pictures; seed; how some are moved
+    # through the deep autoencoder: steps, largest distance
     'clip-rn': ((9000, 1.0e-3, 0.0, 0.0, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.15, 12),
-                (600, 5e-4, 0.6, 0.2, 0.15, 13), (600, 3e-4, 0.6, 0.0, 0.15, 14)),
+                (600, 5e-4, 0.6, 0.2, 0.15, 13), (600, 3e-4, 0.6, 0.0, 0.15, 14),
+                (1200, 5e-4, 0.3, 0.1, 0.15, 31, (2, 0.5)), (1100, 6e-4, 0.2, 0.1, 0.15, 32, (3, 0.6))),
     'clip-vit': ((9000, 1.2e-3, 0.0, 0.0, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.15, 23),
-                 (600, 5e-4, 0.5, 0.2, 0.15, 24), (600, 3e-4, 0.5, 0.0, 0.15, 25)),
+                 (600, 5e-4, 0.5, 0.2, 0.15, 24), (600, 3e-4, 0.5, 0.0, 0.15, 25),
+                 (1200, 5e-4, 0.3, 0.1, 0.15, 41, (2, 0.5)), (1100, 6e-4, 0.2, 0.1, 0.15, 42, (3, 0.6))),
+    # steps, peak rate, strength of disguises, seed
+    'judge': ((7000, 2e-3, 1.0, 1234), (1000, 5e-4, 0.5, 1235)),
+    'trunk': ((600, 2e-3, 0.0, 4321),),
 }
-STAGES = ('render', 'queries', 'tokenizer', 'vgg', *PARTS, 'judge', 'trunk', 'export')
+STAGES = ('render', 'queries', 'tokenizer', 'vgg', *PARTS, 'export')
 
 
 def check_scale(file, scale):
@@ -62,26 +70,23 @@ def main():
         import queries
         queries.main(drawings, f'{options.folder}/evaluation')
 
-    import autoencoder, clip, judge, merges, vgg
+    import autoencoder, clip, deep, judge, merges, vgg
     from data import Data
     from export import export
     data = Data(drawings)
     if 'tokenizer' in stages and not done('merges.txt'):
         merges.train(data, weights)
     if 'vgg' in stages and not done('vgg16.pt'):
-        vgg.train(data, weights, scaled(STEPS['vgg']))
+        vgg.train(data, weights, scaled(VGG_STEPS))
+    trains = {'autoencoder': autoencoder.train, 'deep': deep.train, 'clip': clip.train, 'judge': judge.train, 'trunk': judge.train}
     for stage in PARTS:
         if stage in stages and not done(f'{stage}.pt'):
             start = None
             for number, (count, *how) in enumerate(PARTS[stage], 1):
                 name = stage if number == len(PARTS[stage]) else f'{stage}-part-{number}'
                 if not done(f'{name}.pt'):
-                    train = autoencoder.train if stage == 'autoencoder' else clip.train
-                    train(data, weights, name, scaled(count), start, *how)
+                    trains[stage.split('-')[0]](data, weights, name, scaled(count), start, *how)
                 start = torch.load(f'{weights}/{name}.pt')
-    for kind in ('judge', 'trunk'):
-        if kind in stages and not done(f'{kind}.pt'):
-            judge.train(data, weights, kind, scaled(STEPS[kind]))
     if 'export' in stages:
         export(weights, f'{options.folder}/pack')
         judge.export(data, weights, f'{options.folder}/evaluation/judge')

@@ -29,12 +29,12 @@ class Run:
     """One training run of a fixed number of steps: warm-up, then a cosine; resumes from its last checkpoint.
 
     `for step in run:` yields step numbers; `run.descend(loss)` makes the step. Every step draws its random numbers from
-    (seed, step), so a run that was stopped goes on as if it had not been.
+    (seed, step), so a run that was stopped goes on as if it had not been. `kept`: what of the state dict goes to `path`.
     """
 
-    def __init__(self, path, model, steps, peak, seed, decay=1e-2, betas=(0.9, 0.999), clip=1.0, save_every=250, report=None):
+    def __init__(self, path, model, steps, peak, seed, decay=1e-2, betas=(0.9, 0.999), clip=1.0, save_every=250, report=None, kept=lambda state: state):
         self.path, self.model, self.steps, self.peak, self.seed = path, model, steps, peak, seed
-        self.clip, self.save_every, self.report = clip, save_every, report
+        self.clip, self.save_every, self.report, self.kept = clip, save_every, report, kept
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=betas, weight_decay=decay)
         self.average, self.start = Average(model), 0
         if os.path.exists(path + '.run'):
@@ -44,7 +44,7 @@ class Run:
             self.average.state, self.average.count, self.start = saved['average'], saved['count'], saved['step']
 
     def __iter__(self):
-        began, loss_sum = time.time(), 0.0
+        began = time.time()
         for step in range(self.start, self.steps):
             seed_everything(self.seed * 1_000_003 + step)
             rate = min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
@@ -57,7 +57,7 @@ class Run:
                 seconds = (time.time() - began) / (step + 1 - self.start)
                 note = self.report(self.averaged()) if self.report else ''
                 print(f'{os.path.basename(self.path)} step {step + 1}/{self.steps} loss {self.loss:.4f} {seconds:.3f} s/step {note}', flush=True)
-        save_whole(self.average.state, self.path)
+        save_whole(self.kept(self.average.state), self.path)
 
     def descend(self, loss):
         self.loss = loss.item()
@@ -80,6 +80,11 @@ def save_whole(content, path):
     """A file that is there is whole: what is there is not made again."""
     torch.save(content, path + '.part')
     os.replace(path + '.part', path)
+
+
+def only(prefix, state):
+    """The part of a state dict with that prefix, without it."""
+    return {name[len(prefix):]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def seed_everything(seed):
