@@ -13,16 +13,16 @@ import { runEdit } from './run-edit.js'
 
 const folder = join('flexit-out', 'demo')
 const files = {
-  picture: join(folder, 'tangerine.png'),
+  picture: join(folder, 'green-apple.png'),
   filmstrip: join(folder, 'filmstrip.png'),
   animation: join(folder, 'animation.webp'),
-  latents: join(folder, 'tangerine.safetensors'),
+  latents: join(folder, 'green-apple.safetensors'),
 }
 
 export function demoCommand(): Command {
   return new Command('demo')
     .summary('edit a picture that comes with flexit')
-    .description(`Turn a red apple into a tangerine, in ${folder}: seconds on a CPU, nothing is downloaded.`)
+    .description(`Turn a red apple into a green one, in ${folder}: seconds on a CPU, nothing is downloaded.`)
     .action(() => interruptible(demo))
 }
 
@@ -32,8 +32,8 @@ async function demo(signal: AbortSignal): Promise<void> {
   await withEngine({ pack: tiny }, progress, async (engine) => {
     const maker = engineMaker(engine)
     const image = join(tiny, 'examples', 'red-apple.png')
-    const edit = { source: 'red apple', target: 'tangerine', parameters: {} }
-    progress.say('"red apple" → "tangerine", with the small networks that come with flexit')
+    const edit = { source: 'red apple', target: 'green apple', parameters: {} }
+    progress.say('"red apple" → "green apple", with the small networks that come with flexit')
     const state = await beginEdit(maker.pack, image, edit)
     const resumeCommand = (path: string) => `npx flexit edit --resume ${path}`
     const saved = { state, snapshots: new Map<number, Float32Array>() }

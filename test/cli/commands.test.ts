@@ -17,8 +17,8 @@ test.serial('the demo edits a picture and says what to try next', async (t) => {
   t.deepEqual((await readdir(join(cwd, 'flexit-out', 'demo'))).sort(), [
     'animation.webp',
     'filmstrip.png',
-    'tangerine.png',
-    'tangerine.safetensors',
+    'green-apple.png',
+    'green-apple.safetensors',
   ])
   t.regex(result.stderr, /64\/64 .*\n/)
   const next = /npx flexit (edit --resume \S+) --steps 160/.exec(result.stderr)![1]!
