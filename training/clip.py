@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import data as pictures
+import deep
 from models import Autoencoder, Clip
 from tokenizer import Tokenizer
 from training import Run, bf16, save_whole, seed_everything
@@ -81,14 +82,18 @@ def disguised(x, share, kept):
     return torch.where(pictures.some(n, share) & ~kept[:, None, None, None], y, x)
 
 
+def lengths(x):
+    """L2 norms of [n, …], to divide by."""
+    return x.flatten(1).norm(dim=1)[:, None, None, None] + 1e-12
+
+
 def perturbed(model, x, loss_of):
     """Pictures after one normalised step up `loss_of(embeddings)`, from a random start, radii drawn per picture."""
     cell = random.choice(list(RADIUS))
-    norm = lambda d: d.flatten(1).norm(dim=1)[:, None, None, None] + 1e-12
     grow = lambda d: F.interpolate(d, scale_factor=float(cell), mode='bilinear', align_corners=False) if cell > 1 else d
     radius = RADIUS[cell] * torch.rand(len(x), 1, 1, 1)
     start = grow(torch.randn(len(x), 3, x.shape[2] // cell, x.shape[3] // cell))
-    d = (start / norm(start) * radius * 0.5).requires_grad_()
+    d = (start / lengths(start) * radius * 0.5).requires_grad_()
     model.eval()
     with bf16():
         image = model.encode_image(x + d)
@@ -96,8 +101,8 @@ def perturbed(model, x, loss_of):
     model.train()
     if cell > 1:
         g = grow(F.avg_pool2d(g, cell))
-    d = d.detach() + g / norm(g) * radius
-    return (x + d * (radius / norm(d)).clamp(max=1)).clamp(0, 1)
+    d = d.detach() + g / lengths(g) * radius
+    return (x + d * (radius / lengths(d)).clamp(max=1)).clamp(0, 1)
 
 
 def moved(model, autoencoder, x, loss_of, steps, distance):
@@ -105,18 +110,17 @@ def moved(model, autoencoder, x, loss_of, steps, distance):
     inside a ball whose radius is drawn per picture, up to `distance` norms of its latent."""
     with torch.no_grad(), bf16():
         z = autoencoder.encode(x).float()
-    norm = lambda t: t.flatten(1).norm(dim=1)[:, None, None, None] + 1e-12
-    radius = distance * torch.rand(len(x), 1, 1, 1) * norm(z)
+    radius = distance * torch.rand(len(x), 1, 1, 1) * lengths(z)
     start = torch.randn_like(z)
-    d = start / norm(start) * radius * 0.3
+    d = start / lengths(start) * radius * 0.3
     model.eval()
     for _ in range(steps):
         d.requires_grad_()
         with bf16():
             image = model.encode_image(autoencoder.decode(z + d))
         g, = torch.autograd.grad(loss_of(unit(image)), d)
-        d = d.detach() + g / norm(g) * radius * 2 / steps
-        d = d * (radius / norm(d)).clamp(max=1)
+        d = d.detach() + g / lengths(g) * radius * 2 / steps
+        d = d * (radius / lengths(d)).clamp(max=1)
     model.train()
     with torch.no_grad(), bf16():
         return autoencoder.decode(z + d).float().clamp(0, 1)
@@ -146,7 +150,7 @@ def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed
     model.visual.to(memory_format=torch.channels_last)
     decoded_of, editor = {}, None
     if move:
-        editor = Autoencoder(levels=5).requires_grad_(False)
+        editor = Autoencoder(deep.LEVELS).requires_grad_(False)
         editor.load_state_dict(torch.load(f'{weights}/deep.pt'))
         editor.to(memory_format=torch.channels_last)
     else:

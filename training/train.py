@@ -2,8 +2,8 @@
 
 usage: train.py FOLDER [--stages a,b,…] [--threads N] [--scale X]
 
-Stages, in order: render, queries, tokenizer, vgg, autoencoder, deep, clip-rn, clip-vit, judge, trunk, export. What is there is not
-made again; a stage that was stopped goes on at its last checkpoint.
+Stages, in order: render, queries, tokenizer, vgg, autoencoder, deep, clip-rn, clip-vit, judge, trunk, export. What is there
+is not made again; a stage that was stopped goes on at its last checkpoint.
 --threads: of a stage; more are faster and give other bits (the embedded pack: 1).
 --scale multiplies all numbers of steps (0.01: a rehearsal of minutes).
 """

@@ -32,7 +32,8 @@ class Run:
     (seed, step), so a run that was stopped goes on as if it had not been. `kept`: what of the state dict goes to `path`.
     """
 
-    def __init__(self, path, model, steps, peak, seed, decay=1e-2, betas=(0.9, 0.999), clip=1.0, save_every=250, report=None, kept=lambda state: state):
+    def __init__(self, path, model, steps, peak, seed, decay=1e-2, betas=(0.9, 0.999), clip=1.0, save_every=250, report=None,
+                 kept=lambda state: state):
         self.path, self.model, self.steps, self.peak, self.seed = path, model, steps, peak, seed
         self.clip, self.save_every, self.report, self.kept = clip, save_every, report, kept
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=betas, weight_decay=decay)
