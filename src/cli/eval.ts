@@ -13,7 +13,6 @@ import {
   type EvaluationOptions,
   type OpenEvaluation,
   addEvaluationOptions,
-  checkSteps,
   choiceSeed,
   editProgress,
   paper,
@@ -61,10 +60,7 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
   await withEvaluation(
     options,
     signal,
-    (pack) => {
-      checkSteps(at, pack)
-      return pack.resolve(given)
-    },
+    (pack) => pack.resolve(given),
     async (open, parameters) => {
       const { scene, editor, resampling, progress } = open
       const onEdits = editProgress(progress)

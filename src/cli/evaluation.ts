@@ -14,7 +14,7 @@ import type { EditProgress } from '../evaluation/edits.js'
 import { Judge } from '../evaluation/judge.js'
 import { type QuerySet, type Split, limitQueries, readQueries } from '../evaluation/queries.js'
 import { type Scene, setScene } from '../evaluation/scene.js'
-import { Store, mostPictures } from '../evaluation/store.js'
+import { Store } from '../evaluation/store.js'
 import { deviceMaker } from './device-maker.js'
 import { makerEditor } from './maker-editor.js'
 import type { MakerPack, PlacedMaker } from './maker.js'
@@ -53,6 +53,9 @@ export interface OpenEvaluation {
   readonly resampling: Resampling
   readonly progress: Progress
 }
+
+/** Numbers of steps of one evaluation: their pictures are judged in one batch. */
+const mostJudged = 255
 
 /** Of all that is left to chance besides the views: which picture RETRIEVE gives, which queries are shown, resampling. */
 export const choiceSeed = 0
@@ -97,7 +100,7 @@ export function addEvaluationOptions(
     .option('--out <folder>', 'where results go', out)
     .option(
       '--store <folder>',
-      'finished edits and opinions, by hash: a stopped run goes on from it',
+      'finished edits and opinions, by hash: a stopped run goes on from it, and one of more steps from those of fewer',
       'flexit-out/evaluated',
     )
     .optionsGroup('Running:')
@@ -114,6 +117,7 @@ export function addEvaluationOptions(
 /** Numbers of steps, ascending. */
 export function parseSteps(text: string): number[] {
   const numbers = text.split(',').map(parseCount)
+  if (numbers.length > mostJudged) throw new InvalidArgumentError(`${numbers.length} are more than ${mostJudged}.`)
   if (numbers.some((n, i) => n > limits.steps || n <= (numbers[i - 1] ?? 0))) {
     throw new InvalidArgumentError(`They must ascend, to at most ${limits.steps}.`)
   }
@@ -131,15 +135,6 @@ export function stepsToJudge(
   if (at !== undefined) return at
   const last = steps ?? usual.at(-1)!
   return [...usual.filter((n) => n < last), last]
-}
-
-/** Check that the store can keep the pictures of so many steps. Errors: INVALID_ARGUMENT, saying how many fit. */
-export function checkSteps(at: readonly number[], { name, size }: MakerPack): void {
-  // One more is the picture of step 0.
-  const most = mostPictures(size) - 1
-  if (at.length <= most) return
-  const message = `--at has ${at.length} numbers of steps, and of pictures of ${name}, ${size} pixels high, at most ${most} fit`
-  throw invalidArgument('at', message, `Give ${most} at most.`)
 }
 
 /**

@@ -22,23 +22,25 @@ export function makerEditor(maker: PlacedMaker): Editor {
   return {
     identity: [codeDigest, runtimeVersion, maker.pack.digest, ...maker.places],
     parallel: editsPerDevice * maker.devices,
-    async edit({ picture, source, target, parameters, at }, onStep) {
+    async edit({ picture, source, target, parameters }, { from, wanted, onStep }) {
+      const { steps } = parameters
       // By step: an edit that comes back to a full server may take its last steps again.
-      const found = new Map<number, Picture>()
-      let reached = -1
+      const pictures = new Map<number, Picture>()
+      const first = from?.step ?? 0
+      let reached = first
       const watcher = {
         onStarted: ignore,
         onNote: ignore,
         onStep: ({ step, preview }: { readonly step: number; readonly preview: Picture | undefined }) => {
-          if (at.includes(step) && preview !== undefined) found.set(step, preview)
-          if (step > reached) onStep()
-          reached = Math.max(reached, step)
+          if (wanted.includes(step) && preview !== undefined) pictures.set(step, preview)
+          if (step >= reached) onStep()
+          reached = Math.max(reached, step + 1)
         },
       }
-      const state = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined }
-      const order = { watcher, signal: stopping.signal, previewEvery: at.reduce(greatestCommonDivisor) }
-      const ended = await patiently(state, stopping.signal, (from) => maker.make(from, order))
-      const pictures = at.flatMap((step) => found.get(step) ?? [])
+      const state = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined, ...from }
+      const every = { previewEvery: wanted.reduce(greatestCommonDivisor), stateEvery: steps }
+      const order = { watcher, signal: stopping.signal, ...every }
+      const ended = await patiently(state, stopping.signal, (at) => maker.make(at, order))
       if (ended.kind === 'cancelled') {
         if (stopping.signal.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
         throw unavailable('somebody else cancelled an edit at the server')
@@ -47,11 +49,13 @@ export function makerEditor(maker: PlacedMaker): Editor {
         // Only numbers that are no longer finite end an edit that has begun like this.
         const { error } = ended
         const code = error instanceof WireError ? error.status : error.code
-        if (code !== 'FAILED_PRECONDITION' || pictures.length === 0) throw error
-        return pictures
+        if (code !== 'FAILED_PRECONDITION' || reached === first) throw error
+        return { pictures, latent: undefined }
       }
-      if (pictures.length === at.length - 1) return [...pictures, ended.picture]
-      throw unavailable('the server left out a picture on the way')
+      pictures.set(steps, ended.picture)
+      if (pictures.size < wanted.length) throw unavailable('the server left out a picture on the way')
+      const { step, z } = ended.state
+      return { pictures, latent: step === steps && z !== undefined ? { step, z } : undefined }
     },
     stop: () => stopping.abort(),
   }

@@ -23,7 +23,6 @@ import {
   type EvaluationOptions,
   type OpenEvaluation,
   addEvaluationOptions,
-  checkSteps,
   editProgress,
   paper,
   parseSteps,
@@ -92,7 +91,6 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
   const chosen = networks === undefined ? {} : { networks }
   const given = { ...givenParameters({ ...options }), ...chosen, steps: at.at(-1)! }
   const plan = (pack: MakerPack): Planned => {
-    checkSteps(at, pack)
     const base = pack.resolve(given)
     const planned = grid === undefined ? figurePlan(Number(figure) as Figure, base, pack.networks) : gridPlan(grid)
     const parameters = planned.settings.map((setting) => pack.resolve({ ...base, ...setting.parameters }))

@@ -34,7 +34,7 @@ const defaultMaxBytes = 64 * 1024 ** 2
 const timeoutSeconds = 30
 
 /** Pixels of a side of the largest picture that `readPicture` gives. */
-export const longestSide = 16_384
+const longestSide = 16_384
 
 const formats = 'JPEG, PNG, WebP, AVIF, GIF, TIFF or SVG'
 

@@ -1,5 +1,5 @@
-// Who makes the edits of an evaluation: devices of this machine, or servers. Pictures on the way come with the result,
-// since an edit's parameters do not depend on how many steps it is to have.
+// Who makes the edits of an evaluation: devices of this machine, or servers. How many steps an edit is to have changes
+// nothing of its steps: pictures on the way come with the result, and an edit can be gone on with later.
 
 import { createHash } from 'node:crypto'
 import type { EditParameters } from '../engine/parameters.js'
@@ -16,25 +16,45 @@ export interface EditJob {
   readonly at: readonly number[]
 }
 
+export interface EditOrder {
+  /** A latent of this edit, of a step before all that are wanted. Default: that of the input. */
+  readonly from: Latent | undefined
+  /** Steps of `job.at`, ascending; the last is `parameters.steps`. */
+  readonly wanted: readonly number[]
+  /** Called at each step that is taken. */
+  readonly onStep: () => void
+}
+
+export interface Latent {
+  readonly step: number
+  readonly z: Float32Array
+}
+
+export interface MadeEdit {
+  /** By step, those that were wanted; fewer where the edit's numbers stopped being finite. */
+  readonly pictures: ReadonlyMap<number, Picture>
+  /** After the last step, where there is one. */
+  readonly latent: Latent | undefined
+}
+
 export interface Editor {
   /** What its pictures depend on, besides the job. */
   readonly identity: readonly string[]
   /** How many edits it likes to have at a time. */
   readonly parallel: number
   /**
-   * Make an edit; `onStep` is called at each step. Pictures of `job.at`; fewer where its numbers stopped being finite.
-   * Errors: those of the engine and of servers; CANCELLED after `stop`.
+   * Make an edit, or go on with it. Errors: those of the engine and of servers; CANCELLED after `stop`.
    */
-  edit(job: EditJob, onStep: () => void): Promise<Picture[]>
+  edit(job: EditJob, order: EditOrder): Promise<MadeEdit>
   /** Cancel all edits. */
   stop(): void
 }
 
-/** Equal for jobs that give the same pictures. */
-export function jobKey({ identity }: Editor, { picture, source, target, parameters, at }: EditJob): string {
+/** Equal for jobs that give the same pictures, as far as both go. */
+export function jobKey({ identity }: Editor, { picture, source, target, parameters }: EditJob): string {
   const { height, width, data } = picture
   return createHash('sha256')
-    .update(JSON.stringify([identity, source, target, parameters, at, height, width]))
+    .update(JSON.stringify([identity, source, target, { ...parameters, steps: undefined }, height, width]))
     .update(data)
     .digest('hex')
 }

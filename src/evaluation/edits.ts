@@ -3,7 +3,7 @@
 
 import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
-import { type EditJob, type Editor, jobKey } from './editor.js'
+import { type EditJob, type Editor, type Latent, jobKey } from './editor.js'
 import type { Store } from './store.js'
 
 export interface EditProgress {
@@ -22,32 +22,50 @@ export interface EditRun {
   readonly onProgress: (progress: EditProgress) => void
 }
 
+/** An edit whose pictures are in the store. */
+export interface StoredEdit {
+  readonly key: string
+  /** Its numbers stopped being finite: after the last picture there is none. */
+  readonly failed: boolean
+}
+
+interface Task {
+  readonly job: EditJob
+  readonly from: Latent | undefined
+  readonly wanted: readonly number[]
+}
+
 /**
- * Make the edits that the store does not have; returns the key of each, in order. Errors: those of the editor and of the
- * store; CANCELLED after `signal`.
+ * Make what the store does not have of the edits, going on from where it has one to; in order. Errors: those of the editor
+ * and of the store; CANCELLED after `signal`.
  */
-export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise<string[]> {
+export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise<StoredEdit[]> {
   const { editor, store, signal, onProgress } = run
   const keys = jobs.map((job) => jobKey(editor, job))
-  const missing = new Map<string, EditJob>()
+  const tasks = new Map<string, Task>()
   for (const [i, key] of keys.entries()) {
-    const found = await store.readPictures(key, jobs[i]!.picture.width)
-    if (found === undefined) missing.set(key, jobs[i]!)
-    if (signal.aborted) throw stopped(i + 1 - missing.size, jobs.length)
+    const task = await taskOf(store, key, jobs[i]!)
+    if (task !== undefined) tasks.set(key, task)
+    if (signal.aborted) throw stopped(i + 1 - tasks.size, jobs.length)
   }
-  const totalSteps = [...missing.values()].reduce((sum, { parameters }) => sum + parameters.steps, 0)
+  const stepsOf = ({ job, from }: Task) => job.parameters.steps - (from?.step ?? 0)
+  const totalSteps = [...tasks.values()].reduce((sum, task) => sum + stepsOf(task), 0)
   let steps = 0
-  let edits = jobs.length - missing.size
+  let edits = jobs.length - tasks.size
   const tell = () => onProgress({ edits, totalEdits: jobs.length, steps, totalSteps })
-  const left = missing.entries()
+  const failed = new Set<string>()
+  const left = tasks.entries()
   const lane = async () => {
-    for (const [key, job] of left) {
+    for (const [key, { job, from, wanted }] of left) {
       if (signal.aborted) return
-      const pictures = await editor.edit(job, () => {
+      const onStep = () => {
         steps++
         tell()
-      })
-      await store.writePictures(key, pictures)
+      }
+      const { pictures, latent } = await editor.edit(job, { from, wanted, onStep })
+      for (const [step, picture] of pictures) await store.writePicture(key, step, picture)
+      if (latent !== undefined) await store.writeLatent(key, latent)
+      if (pictures.size < wanted.length) failed.add(key)
       edits++
       tell()
     }
@@ -55,7 +73,7 @@ export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise
 
   const stop = () => editor.stop()
   signal.addEventListener('abort', stop)
-  const lanes = Array.from({ length: Math.min(editor.parallel, missing.size) }, lane)
+  const lanes = Array.from({ length: Math.min(editor.parallel, tasks.size) }, lane)
   try {
     await Promise.all(lanes)
   } catch (error) {
@@ -66,7 +84,19 @@ export async function makeEdits(jobs: readonly EditJob[], run: EditRun): Promise
     signal.removeEventListener('abort', stop)
   }
   if (signal.aborted) throw stopped(edits, jobs.length)
-  return keys
+  return keys.map((key) => ({ key, failed: failed.has(key) }))
+}
+
+/** What is missing of an edit. Undefined where nothing is. */
+async function taskOf(store: Store, key: string, job: EditJob): Promise<Task | undefined> {
+  const wanted = []
+  for (const step of job.at) {
+    if ((await store.readPicture(key, step, job.picture.width)) === undefined) wanted.push(step)
+  }
+  const [first] = wanted
+  if (first === undefined) return undefined
+  // The latent of step 0 is made from the input in any case.
+  return { job, from: first === 0 ? undefined : await store.readLatent(key, first - 1), wanted }
 }
 
 function stopped(edits: number, all: number): FlexitError {
@@ -83,16 +113,20 @@ function stopped(edits: number, all: number): FlexitError {
  */
 export async function editPictures(
   store: Store,
-  key: string,
+  { key, failed }: StoredEdit,
   { picture, at }: EditJob,
-): Promise<{ readonly pictures: Picture[]; readonly failed: boolean }> {
-  const made = await store.readPictures(key, picture.width)
-  if (made === undefined || made.length > at.length) {
-    throw new FlexitError({
-      code: 'DATA_LOSS',
-      message: `the pictures of an edit have gone from the store (${key.slice(0, 12)}…)`,
-      cure: 'Run the command again: it makes those that are missing.',
-    })
+): Promise<Picture[]> {
+  const pictures: Picture[] = []
+  for (const step of at) {
+    const found = (await store.readPicture(key, step, picture.width)) ?? (failed ? pictures.at(-1) : undefined)
+    if (found === undefined) {
+      throw new FlexitError({
+        code: 'DATA_LOSS',
+        message: `the picture of a step has gone from the store (${key.slice(0, 12)}…, step ${step})`,
+        cure: 'Run the command again: it makes those that are missing.',
+      })
+    }
+    pictures.push(found)
   }
-  return { pictures: at.map((_, i) => made[i] ?? made.at(-1)!), failed: made.length < at.length }
+  return pictures
 }

@@ -57,27 +57,24 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
   const at = [0, ...options.at]
   const jobs = jobsOf(scene, parameters, at)
   const { store, signal } = scene
-  const keys = await makeEdits(jobs, { editor, store, signal, onProgress: onEdits })
+  const edits = await makeEdits(jobs, { editor, store, signal, onProgress: onEdits })
 
   // In the space of pixels nothing is encoded, and the picture of step 0 is the input.
   const encodes = parameters.space === 'latent'
   const names = ['COPY', ...(encodes ? ['ENCODE'] : []), 'RETRIEVE', ...options.at.map((n) => `FlexIT, ${stepsOf(n)}`)]
   const picturesOf = async (i: number) => {
-    const { pictures, failed } = await editPictures(store, keys[i]!, jobs[i]!)
+    const [first, ...rest] = (await editPictures(store, edits[i]!, jobs[i]!)) as [Picture, ...Picture[]]
     const retrieved = await scene.read(retrieve(scene.references, scene.queries[i]!, resampling.seed))
-    const [first, ...edits] = pictures as [Picture, ...Picture[]]
-    return { pictures: [scene.inputs[i]!, ...(encodes ? [first] : []), retrieved, ...edits], failed }
+    return [scene.inputs[i]!, ...(encodes ? [first] : []), retrieved, ...rest]
   }
 
   const classes = [...scene.classes.keys()]
   const hash = createHash('sha256')
   const verdicts: Verdict[][] = names.map(() => [])
-  let failures = 0
   for (const [i, input] of scene.inputs.entries()) {
     scene.onStage('queries judged', i, jobs.length)
     await breathe(signal)
-    const { pictures, failed } = await picturesOf(i)
-    if (failed) failures++
+    const pictures = await picturesOf(i)
     const judged = await judgePictures(scene, input, pictures, classes)
     for (const [row, verdict] of judged.entries()) {
       verdicts[row]!.push(verdict)
@@ -100,9 +97,9 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
       retrieve: verdicts[names.indexOf('RETRIEVE')]!,
       edit: verdicts.at(-1)!,
     }),
-    failed: failures,
+    failed: edits.filter(({ failed }) => failed).length,
     digest: hash.digest('hex'),
-    pictures: async (i) => (await picturesOf(i)).pictures,
+    pictures: picturesOf,
   }
 }
 

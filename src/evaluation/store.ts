@@ -1,18 +1,14 @@
 // What was made already, in a folder, by the hash of everything that shapes it: a stopped evaluation goes on, and
 // evaluations share what they have in common. Files appear whole or not at all, and may be deleted at any time.
 
-import { readFile } from 'node:fs/promises'
+import { readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError, systemErrorCode } from '../engine/errors.js'
 import { writeFileAtomic } from '../engine/files.js'
 import { type TensorData, parseSafetensors, serialiseSafetensors } from '../engine/pack/safetensors.js'
-import { type Picture, longestSide, readPicture } from '../engine/picture.js'
-
-/** How many pictures of a size the store can keep of an edit. */
-export function mostPictures(size: number): number {
-  return Math.floor(longestSide / size)
-}
+import { type Picture, readPicture } from '../engine/picture.js'
+import type { Latent } from './editor.js'
 
 export class Store {
   readonly #folder: string
@@ -21,27 +17,41 @@ export class Store {
     this.#folder = folder
   }
 
-  /** Pictures of one square size, as one PNG: the first above the second. Undefined where they are not there. */
-  async readPictures(key: string, size: number): Promise<Picture[] | undefined> {
-    const bytes = await this.#read(this.#picturePath(key))
+  /** The picture of a step of an edit, of a square size. Undefined where it is not there. */
+  async readPicture(key: string, step: number, size: number): Promise<Picture | undefined> {
+    const bytes = await this.#read(this.#picturePath(key, step))
     if (bytes === undefined || bytes.length < 24) return undefined
-    const [width, height] = [bytes.readUInt32BE(16), bytes.readUInt32BE(20)]
-    if (width !== size || height % size !== 0) return undefined
-    const strip = await whole(readPicture(bytes, { height, width, background: 'white' }))
-    if (strip === undefined) return undefined
-    const length = 3 * size * size
-    return Array.from({ length: height / size }, (_, i) => ({
-      height: size,
-      width: size,
-      data: strip.data.subarray(i * length, (i + 1) * length),
-    }))
+    if (bytes.readUInt32BE(16) !== size || bytes.readUInt32BE(20) !== size) return undefined
+    return whole(readPicture(bytes, { height: size, width: size, background: 'white' }))
   }
 
-  /** At most `mostPictures`: more could not be read. Errors: FAILED_PRECONDITION (space, permission). */
-  async writePictures(key: string, pictures: readonly Picture[]): Promise<void> {
-    const [{ width, height }] = pictures as [Picture]
-    const strip = { width, height: height * pictures.length, data: Buffer.concat(pictures.map(({ data }) => data)) }
-    await writeFileAtomic(this.#picturePath(key), await encodePicture(strip, { format: 'png' }))
+  /** Errors: FAILED_PRECONDITION (space, permission). */
+  async writePicture(key: string, step: number, picture: Picture): Promise<void> {
+    await writeFileAtomic(this.#picturePath(key, step), await encodePicture(picture, { format: 'png' }))
+  }
+
+  /** The last latent of an edit that was made to a step not after this one. Undefined where there is none. */
+  async readLatent(key: string, notAfter: number): Promise<Latent | undefined> {
+    const steps = (await this.#list(this.#editFolder(key))).flatMap(
+      (name) => /^(\d+)\.safetensors$/.exec(name)?.[1] ?? [],
+    )
+    const sorted = steps
+      .map(Number)
+      .filter((step) => step <= notAfter)
+      .sort((a, b) => b - a)
+    for (const step of sorted) {
+      const path = this.#latentPath(key, step)
+      const bytes = await this.#read(path)
+      const z = bytes && (await whole(() => new Float32Array(parseSafetensors(bytes, path).raw('z').buffer)))
+      if (z !== undefined) return { step, z }
+    }
+    return undefined
+  }
+
+  /** Errors: FAILED_PRECONDITION (space, permission). */
+  async writeLatent(key: string, { step, z }: Latent): Promise<void> {
+    const bytes = serialiseSafetensors([{ name: 'z', dtype: 'F32', shape: [z.length], data: z }])
+    await writeFileAtomic(this.#latentPath(key, step), bytes)
   }
 
   /** Arrays of float64 by name. Undefined where they are not there. */
@@ -69,21 +79,37 @@ export class Store {
     await writeFileAtomic(this.#arrayPath(key), serialiseSafetensors(tensors))
   }
 
-  #picturePath(key: string): string {
-    return join(this.#folder, 'edits', `${key}.png`)
+  #editFolder(key: string): string {
+    return join(this.#folder, 'edits', key)
+  }
+
+  #picturePath(key: string, step: number): string {
+    return join(this.#editFolder(key), `${step}.png`)
+  }
+
+  #latentPath(key: string, step: number): string {
+    return join(this.#editFolder(key), `${step}.safetensors`)
   }
 
   #arrayPath(key: string): string {
     return join(this.#folder, 'opinions', `${key}.safetensors`)
   }
 
-  async #read(path: string): Promise<Buffer<ArrayBuffer> | undefined> {
-    try {
-      return await readFile(path)
-    } catch (error) {
-      if (systemErrorCode(error) === 'ENOENT') return undefined
-      throw fileError(error, path, 'read')
-    }
+  #read(path: string): Promise<Buffer<ArrayBuffer> | undefined> {
+    return present(readFile(path), path)
+  }
+
+  async #list(path: string): Promise<readonly string[]> {
+    return (await present(readdir(path), path)) ?? []
+  }
+}
+
+async function present<T>(reading: Promise<T>, path: string): Promise<T | undefined> {
+  try {
+    return await reading
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT') return undefined
+    throw fileError(error, path, 'read')
   }
 }
 

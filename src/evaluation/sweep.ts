@@ -152,7 +152,7 @@ export async function sweep(scene: Scene, options: SweepOptions): Promise<Settin
   const at = [0, ...options.at]
   const jobs = parameters.map((of) => jobsOf(scene, of, at))
   const { store, signal } = scene
-  const keys = await makeEdits(jobs.flat(), { editor, store, signal, onProgress: onEdits })
+  const edits = await makeEdits(jobs.flat(), { editor, store, signal, onProgress: onEdits })
 
   const classes = [...scene.classes.keys()]
   const count = scene.queries.length
@@ -161,13 +161,11 @@ export async function sweep(scene: Scene, options: SweepOptions): Promise<Settin
   let first: Measured | undefined
   for (const [s, setting] of plan.settings.entries()) {
     const verdicts: Verdict[][] = at.map(() => [])
-    let failures = 0
     for (const [i, input] of scene.inputs.entries()) {
       const done = s * count + i
-      scene.onStage('edits judged', done, keys.length)
+      scene.onStage('edits judged', done, edits.length)
       await breathe(signal)
-      const { pictures, failed } = await editPictures(store, keys[done]!, jobs[s]![i]!)
-      if (failed) failures++
+      const pictures = await editPictures(store, edits[done]!, jobs[s]![i]!)
       const judged = await judgePictures(scene, input, pictures, classes)
       for (const [step, verdict] of judged.entries()) verdicts[step]!.push(verdict)
     }
@@ -179,7 +177,7 @@ export async function sweep(scene: Scene, options: SweepOptions): Promise<Settin
       parameters: parameters[s]!,
       curve: at.map((steps, step) => ({ steps, estimates: estimates(measured[step]!) })),
       difference: differences(last, first),
-      failed: failures,
+      failed: edits.slice(s * count, (s + 1) * count).filter(({ failed }) => failed).length,
     })
   }
   return results

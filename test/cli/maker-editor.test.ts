@@ -7,7 +7,7 @@ import { makerEditor } from '../../src/cli/maker-editor.js'
 import { type PlacedMaker, makerPack } from '../../src/cli/maker.js'
 import { remoteMaker } from '../../src/cli/remote-maker.js'
 import { resolveParameters } from '../../src/engine/parameters.js'
-import type { EditJob } from '../../src/evaluation/editor.js'
+import type { EditJob, Editor, Latent, MadeEdit } from '../../src/evaluation/editor.js'
 import { WireError } from '../../src/proto/status.js'
 import { AdmissionError } from '../../src/scheduler/api.js'
 import { randomPicture } from '../support/edits.js'
@@ -20,6 +20,14 @@ function job(target: string, at: readonly number[]): EditJob {
   const parameters = resolveParameters({ steps: at.at(-1)!, seed: 5 }, pack)
   return { picture: randomPicture(size, 1), source: 'apple', target, parameters, at }
 }
+
+/** All that the job asks for, or what is missing from a latent on. */
+function make(editor: Editor, asked: EditJob, onStep: () => void = () => undefined, from?: Latent): Promise<MadeEdit> {
+  const wanted = asked.at.filter((step) => from === undefined || step > from.step)
+  return editor.edit(asked, { from, wanted, onStep })
+}
+
+const hexes = ({ pictures }: MadeEdit) => [...pictures].map(([step, picture]) => [step, hex(picture)])
 
 const hex = ({ data }: { readonly data: Uint8Array }) => Buffer.from(data).toString('hex')
 
@@ -44,14 +52,30 @@ test('a server and a scheduler here give the same pictures, on the way and at th
     const editor = makerEditor(maker)
     t.deepEqual(editor.identity.slice(2), [pack.digest, ...maker.places])
     let steps = 0
-    made.push(await editor.edit(job('pear', at), () => steps++))
+    made.push(await make(editor, job('pear', at), () => steps++))
     t.is(steps, 10)
   }
-  t.is(new Set(made[0]!.map(hex)).size, 4)
-  t.deepEqual(made[1]!.map(hex), made[0]!.map(hex))
+  t.is(new Set(hexes(made[0]!).map(([, picture]) => picture)).size, 4)
+  t.deepEqual(made[0]!.latent!.step, 10)
+  t.deepEqual(made[1], made[0])
   const { picture, parameters } = scheduler.edits[0]!.state
   t.is(hex(picture), hex(job('pear', at).picture))
   t.like(parameters, { steps: 10, seed: 5 })
+})
+
+test('an edit goes on from its last latent, here and by a server, to the same pictures as at once', async (t) => {
+  const { address } = await serve(t)
+  const remote = await remoteMaker({ server: address, priority: 'batch' })
+  t.teardown(() => remote.close())
+  const editor = makerEditor(remote)
+  const atOnce = await make(editor, job('pear', [0, 4, 10]))
+  const { latent } = await make(editor, job('pear', [0, 4]))
+  t.is(latent!.step, 4)
+  let steps = 0
+  const rest = await make(editor, job('pear', [0, 4, 10]), () => steps++, latent)
+  t.is(steps, 6)
+  t.deepEqual(hexes(rest), hexes(atOnce).slice(2))
+  t.deepEqual(rest.latent, atOnce.latent)
 })
 
 test('an error of the server is the edit’s, a stop cancels', async (t) => {
@@ -59,12 +83,9 @@ test('an error of the server is the edit’s, a stop cancels', async (t) => {
   const maker = await remoteMaker({ server: address, priority: 'batch' })
   t.teardown(() => maker.close())
   const editor = makerEditor(maker)
-  await t.throwsAsync(
-    editor.edit(job('explode', [4]), () => undefined),
-    { message: /it exploded/ },
-  )
+  await t.throwsAsync(make(editor, job('explode', [4])), { message: /it exploded/ })
   let steps = 0
-  const stopped = editor.edit(job('pear', [0, 8]), () => {
+  const stopped = make(editor, job('pear', [0, 8]), () => {
     steps++
     if (steps === 2) editor.stop()
   })
@@ -86,8 +107,9 @@ test('an edit that is no longer finite gives the pictures that it has; any other
     },
     close: () => Promise.resolve(),
   })
-  const edit = (maker: PlacedMaker) => makerEditor(maker).edit(job('pear', [0, 1, 2, 3]), () => undefined)
-  t.is((await edit(failing('FAILED_PRECONDITION', 2))).length, 2)
+  const edit = (maker: PlacedMaker) => make(makerEditor(maker), job('pear', [0, 1, 2, 3]))
+  const { pictures, latent } = await edit(failing('FAILED_PRECONDITION', 2))
+  t.deepEqual([[...pictures.keys()], latent], [[0, 1], undefined])
   await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
   await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
   // To the program as FAILED_PRECONDITION, but nothing that the edit's numbers did.
@@ -102,7 +124,7 @@ test('an edit that somebody else cancels at the server is no stop', async (t) =>
     make: (state) => Promise.resolve({ kind: 'cancelled', state }),
     close: () => Promise.resolve(),
   }
-  const edit = makerEditor(cancelled).edit(job('pear', [0, 4]), () => undefined)
+  const edit = make(makerEditor(cancelled), job('pear', [0, 4]))
   await t.throwsAsync(edit, { code: 'UNAVAILABLE', message: /somebody else cancelled/ })
 })
 
@@ -142,10 +164,10 @@ test('where the server is full, an edit comes back when it says so; no picture a
   for (const taken of [0, 3]) {
     const { maker, begun } = fullMaker(taken, 1)
     let steps = 0
-    const pictures = await makerEditor(maker).edit(job('pear', [0, 2, 4]), () => steps++)
+    const made = await make(makerEditor(maker), job('pear', [0, 2, 4]), () => steps++)
     t.deepEqual(
-      pictures.map(hex),
-      [0, 2, 4].map((step) => hex(randomPicture(size, step))),
+      hexes(made),
+      [0, 2, 4].map((step) => [step, hex(randomPicture(size, step))]),
     )
     t.deepEqual(begun, [0, Math.max(0, taken - 1)])
     t.is(steps, 4)
@@ -155,9 +177,6 @@ test('where the server is full, an edit comes back when it says so; no picture a
 test('a stop ends the wait for a server that is full', async (t) => {
   const { maker, begun } = fullMaker(0, 3_600_000, () => editor.stop())
   const editor = makerEditor(maker)
-  await t.throwsAsync(
-    editor.edit(job('pear', [0, 4]), () => undefined),
-    { code: 'CANCELLED' },
-  )
+  await t.throwsAsync(make(editor, job('pear', [0, 4])), { code: 'CANCELLED' })
   t.deepEqual(begun, [0])
 })

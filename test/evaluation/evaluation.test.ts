@@ -21,7 +21,6 @@ import {
 } from '../../src/evaluation/report.js'
 import { type Scene, jobsOf } from '../../src/evaluation/scene.js'
 import { sheet } from '../../src/evaluation/sheet.js'
-import { Store, mostPictures } from '../../src/evaluation/store.js'
 import { figurePlan, gridPlan, plotSweep, sweep } from '../../src/evaluation/sweep.js'
 import { withFolder } from '../support/graphs.js'
 import {
@@ -32,7 +31,6 @@ import {
   makeWorld,
   parameters,
   plain,
-  size,
   withScene,
 } from './support.js'
 
@@ -92,11 +90,12 @@ test('the same evaluation again makes no edit, and gives the same bytes', async 
     t.is(again.digest, first.digest)
     t.is(tableCsv(again), tableCsv(first))
 
-    // Without the opinions, and with a damaged edit, all is made again.
+    // Without the opinions, and with a damaged picture, they are made again.
     const edits = join(folder, 'store', 'edits')
     const [damaged] = await readdir(edits)
-    const bytes = await readFile(join(edits, damaged!))
-    await writeFile(join(edits, damaged!), bytes.subarray(0, bytes.length - 20))
+    const path = join(edits, damaged!, '2.png')
+    const bytes = await readFile(path)
+    await writeFile(path, bytes.subarray(0, bytes.length - 20))
     const opinions = join(folder, 'store', 'opinions')
     for (const name of await readdir(opinions)) await writeFile(join(opinions, name), 'damaged')
     const mended = await evaluate(scene, { ...options, editor })
@@ -105,12 +104,34 @@ test('the same evaluation again makes no edit, and gives the same bytes', async 
   })
 })
 
-test('the store gives back as many pictures of an edit as it says that it can keep', async (t) => {
-  await withFolder(async (folder) => {
-    const store = new Store(folder)
-    const pictures = Array.from({ length: mostPictures(size) }, (_, i) => plain('green', i % 256))
-    await store.writePictures('key', pictures)
-    t.deepEqual((await store.readPictures('key', size))?.length, pictures.length)
+test('other numbers of steps go on from what is there, and give the same pictures as at once', async (t) => {
+  await withEvaluation(async (first, scene, folder) => {
+    const editor = new MixingEditor()
+    const fewer = await evaluate(scene, { ...options, editor, at: [2] })
+    t.is(editor.steps, 0)
+    t.deepEqual((await fewer.pictures(0)).at(-1), (await first.pictures(0)).at(-2))
+
+    const more = await evaluate(scene, { ...options, editor, at: [2, 4, 6] })
+    t.is(editor.steps, 6 * 2)
+    await withScene(
+      folder,
+      async (fresh) => {
+        const atOnce = await evaluate(fresh, { ...options, editor, at: [2, 4, 6] })
+        t.is(editor.steps, 6 * (2 + 6))
+        t.is(atOnce.digest, more.digest)
+      },
+      { store: 'another' },
+    )
+
+    // A latent that is damaged is none.
+    const edits = join(folder, 'store', 'edits')
+    for (const edit of await readdir(edits)) {
+      for (const step of [4, 6]) await writeFile(join(edits, edit, `${step}.safetensors`), 'damaged')
+    }
+    editor.steps = 0
+    const anew = await evaluate(scene, { ...options, editor, at: [8] })
+    t.is(editor.steps, 6 * 8)
+    t.is(anew.rows.length, 4)
   })
 })
 
@@ -123,11 +144,12 @@ test('what shapes an edit is in its key', (t) => {
     { ...job, target: 'green' },
     { ...job, parameters: { ...parameters, seed: 8 } },
     { ...job, parameters: { ...parameters, lambdaS: 0 } },
-    { ...job, at: [0, 2, 4] },
   ]
   const keys = [job, ...others].map((one) => jobKey(editor, one))
   t.is(new Set(keys).size, keys.length)
   t.is(jobKey(editor, { ...job, picture: plain('red') }), keys[0]!)
+  // More steps are the same edit, gone on with.
+  t.is(jobKey(editor, { ...job, parameters: { ...parameters, steps: 9 }, at: [0, 9] }), keys[0]!)
   t.not(jobKey(Object.assign(new MixingEditor(), { identity: ['other'] }), job), keys[0]!)
 })
 
@@ -187,8 +209,8 @@ test('equal edits are made once', async (t) => {
     await withScene(folder, async (scene) => {
       const [job] = jobsOf(scene, parameters, [0, 4])
       const { store, signal } = scene
-      const keys = await makeEdits([job!, job!], { editor, store, signal, onProgress: () => undefined })
-      t.is(keys[0], keys[1])
+      const edits = await makeEdits([job!, job!], { editor, store, signal, onProgress: () => undefined })
+      t.deepEqual(edits[0], edits[1])
     })
     t.is(editor.made.length, 1)
   })
@@ -251,7 +273,8 @@ test('a class that is no output of the judge is told of', async (t) => {
     await writeFile(join(folder, 'ids.csv'), 'path,source,source_id,target,target_id\nred-204.png,red,0,mauve,7')
     await writeFile(join(folder, 'mauve.csv'), 'path,class_id\nblue-204.png,7')
     const editor = new MixingEditor()
-    editor.edit = ({ picture, at }) => Promise.resolve(at.map(() => picture))
+    editor.edit = ({ picture }, { wanted }) =>
+      Promise.resolve({ pictures: new Map(wanted.map((step) => [step, picture])), latent: undefined })
     const world = { queries: 'ids.csv', references: 'mauve.csv' }
     await t.throwsAsync(
       withScene(folder, (scene) => evaluate(scene, { ...options, editor }), world),

@@ -12,7 +12,7 @@ import * as op from '../../src/engine/graph/ops.js'
 import { N } from '../../src/engine/graph/shape.js'
 import type { EditParameters } from '../../src/engine/parameters.js'
 import type { Picture } from '../../src/engine/picture.js'
-import type { EditJob, Editor } from '../../src/evaluation/editor.js'
+import type { EditJob, EditOrder, Editor, MadeEdit } from '../../src/evaluation/editor.js'
 import { Judge } from '../../src/evaluation/judge.js'
 import { readQueries } from '../../src/evaluation/queries.js'
 import { type Scene, setScene } from '../../src/evaluation/scene.js'
@@ -99,17 +99,28 @@ export class MixingEditor implements Editor {
   before: (job: EditJob) => void | Promise<void> = () => undefined
   /** Pictures of an edit that are left out at its end. */
   missing = 0
+  /** Steps that were taken. */
+  steps = 0
 
-  async edit(job: EditJob, onStep: () => void): Promise<Picture[]> {
-    const { picture, target, parameters: of, at } = job
+  async edit(job: EditJob, { from, wanted, onStep }: EditOrder): Promise<MadeEdit> {
+    const { picture, target, parameters: of } = job
     await this.before(job)
     this.made.push(target)
-    for (let step = 0; step < of.steps; step++) onStep()
+    const first = from?.step ?? 0
+    for (let step = first; step < of.steps; step++) {
+      this.steps++
+      onStep()
+    }
     const aim = plain(target as Colour)
+    // What was mixed before counts: from another latent other pictures come.
+    const begun = from === undefined ? 0 : from.z[0]!
+    const mixed = (step: number) => begun + (step - first) / parameters.steps
     const mix = (step: number) => (value: number, i: number) =>
-      Math.round(0.9 * value + (step / of.steps) * (aim.data[i]! - 0.9 * value))
-    const pictures = at.map((step) => ({ ...picture, data: picture.data.map(mix(step)) }))
-    return pictures.slice(0, pictures.length - this.missing)
+      Math.round(0.9 * value + mixed(step) * (aim.data[i]! - 0.9 * value))
+    const given = wanted.slice(0, wanted.length - this.missing)
+    const pictures = new Map(given.map((step) => [step, { ...picture, data: picture.data.map(mix(step)) }]))
+    const latent = this.missing > 0 ? undefined : { step: of.steps, z: Float32Array.of(mixed(of.steps)) }
+    return { pictures, latent }
   }
 
   stop(): void {
@@ -143,7 +154,7 @@ export async function makeWorld(folder: string): Promise<void> {
 export async function withScene<T>(
   folder: string,
   use: (scene: Scene) => Promise<T>,
-  changes: { readonly signal?: AbortSignal; readonly references?: string; readonly queries?: string } = {},
+  changes: Partial<Record<'references' | 'queries' | 'store', string>> & { readonly signal?: AbortSignal } = {},
 ): Promise<T> {
   const judge = await openJudge(join(folder, 'judge'))
   try {
@@ -151,7 +162,7 @@ export async function withScene<T>(
     const scene = await setScene({
       set,
       judge,
-      store: new Store(join(folder, 'store')),
+      store: new Store(join(folder, changes.store ?? 'store')),
       images: join(folder, 'images'),
       references: join(folder, changes.references ?? 'references.csv'),
       size,
