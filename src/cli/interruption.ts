@@ -8,8 +8,15 @@
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController()
   const onSignal = (name: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(name === 'SIGINT' ? 130 : 143)
-    controller.abort()
+    if (!controller.signal.aborted) {
+      controller.abort()
+      return
+    }
+    // Not an ordinary exit: threads in the middle of a step abort in it (ONNX Runtime throws where none catches). Only the
+    // first process of a container does not die of its own signal.
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    process.kill(process.pid, name)
+    process.exit(name === 'SIGINT' ? 130 : 143)
   }
   const onOutputError = () => controller.abort()
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)

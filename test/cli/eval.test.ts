@@ -80,6 +80,23 @@ test.serial('Ctrl-C stops, and says how to go on', async (t) => {
   t.regex(result.stderr, /stopped: after \d of 6 edits, which are kept\nRun the same command again/)
 })
 
+test.serial('a second signal ends it at once, without an abort of threads that are in a step', async (t) => {
+  const { code, signal, stderr } = await flexit(
+    ['eval', ...queries, ...quick, '--at', '300', '--out', 'e', '--store', 'e'],
+    {
+      cwd: world,
+      onError: (child, text) => {
+        if (child.killed || !text.includes('steps/s')) return
+        child.kill('SIGINT')
+        child.kill('SIGTERM')
+      },
+    },
+  )
+  // Where the first one has ended it already, the second finds nothing.
+  t.true(signal === 'SIGTERM' || code === 130, `${code} ${signal}: ${stderr}`)
+  t.notRegex(stderr, /terminate called/)
+})
+
 test('wrong requests are told of before anything long', async (t) => {
   await writeFile(join(world, 'wrong.csv'), 'image,source,target\nred-204.png,red,mauve')
   const many = Array.from({ length: 256 }, (_, i) => i + 1).join(',')

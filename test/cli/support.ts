@@ -24,6 +24,8 @@ export const texts = ['--source', 'strawberry', '--target', 'grapes']
 
 export interface Result {
   readonly code: number | null
+  /** That ended it. */
+  readonly signal?: NodeJS.Signals | null
   readonly stdout: string
   readonly stderr: string
 }
@@ -68,7 +70,7 @@ export function run(program: string, args: readonly string[], options: RunOption
     options.onError?.(child, stderr)
   })
   return new Promise((resolve, reject) => {
-    child.on('error', reject).on('close', (code) => resolve({ code, stdout, stderr }))
+    child.on('error', reject).on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
   })
 }
 
