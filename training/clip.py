@@ -10,6 +10,8 @@ compete with the names of all classes too (embedded now and then, without gradie
 With these from the beginning the network learns several times more slowly.
 At last some pictures are moved as an edit would move them, by steps up the loss in the latent of the deep autoencoder: what such
 steps can make is not yet what they are after, and a gradient that does not go astray there leads to better edits.
+In the last parts things are painted in all the colours there are, flat ones too, and a red apple in others than red: neon magenta
+is not what an edit takes for green any more.
 """
 import os
 import random
@@ -60,13 +62,23 @@ def jitter(x):
                            pictures.signs(n), torch.ones(n), padding='reflection')
 
 
-def painted(rgba, names):
-    """uint8 [n, 4, h, w]: each thing in shades of one of COLOURS."""
+def any_such(names, candidates=2000):
+    """For each name a colour of all that would be called so: nearer to it than to any other of COLOURS, beyond doubt."""
+    drawn = torch.rand(candidates, 3)
+    distances, order = torch.cdist(drawn, torch.tensor(list(COLOURS.values()))).sort(1)
+    clear = distances[:, 0] < 0.75 * distances[:, 1]
+    called = {name: drawn[clear & (order[:, 0] == i)] for i, name in enumerate(COLOURS)}
+    return torch.stack([random.choice(called[name]) if len(called[name]) else torch.tensor(COLOURS[name]) for name in names])
+
+
+def painted(rgba, names, freely=False):
+    """uint8 [n, 4, h, w]: each thing in shades of one of COLOURS; `freely`: of any colour that is called so, and some flat."""
     x = rgba.float() / 255
     grey, alpha = x[:, :3].mean(1, keepdim=True), x[:, 3:]
     middle = (grey * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1)
-    colour = torch.tensor([COLOURS[name] for name in names])[:, :, None, None]
-    return (torch.cat([(colour + 0.8 * (grey - middle)).clamp(0, 1), alpha], 1) * 255).byte()
+    colour = any_such(names) if freely else torch.tensor([COLOURS[name] for name in names])
+    shading = pictures.uniform(len(x), 0.0, 0.9)[:, None, None, None] if freely else 0.8
+    return (torch.cat([(colour[:, :, None, None] + shading * (grey - middle)).clamp(0, 1), alpha], 1) * 255).byte()
 
 
 def disguised(x, share, kept):
@@ -136,10 +148,20 @@ def retrieval(model, data, prompts, rows):
     return f'unseen vendor: {hits[:, 0].mean():.3f} top-1, {hits.sum(1).mean():.3f} top-5'
 
 
-def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed, move=None):
+def has_colour(name):
+    return any(word in COLOURS for word in name.split())
+
+
+def in_colour(name, colour):
+    """The name, with this colour in place of its own or before it."""
+    return ' '.join(colour if word in COLOURS else word for word in name.split()) if has_colour(name) else f'{colour} {name}'
+
+
+def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed, move=None, repaint=0.0):
     """Leaves `weights/NAME.pt`, NAME being clip-KIND and maybe more. `start`: weights to go on from, or None; `robust`: share of
     batches that are perturbed, 0: the first part; `disguise`, `paint`: shares of pictures that are disguised and painted;
-    `move`: number of steps and largest distance of pictures that are moved in the latent, in place of decoded ones, or None."""
+    `move`: number of steps and largest distance of pictures that are moved in the latent, in place of decoded ones, or None;
+    `repaint`: share of things with a colour in their name that are painted too; above 0, all are painted freely."""
     kind = name.split('-')[1]
     tokenizer = Tokenizer(f'{weights}/merges.txt')
     names = tokenizer([c['name'] for c in data.classes])
@@ -159,7 +181,7 @@ def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed
             decoded_of.setdefault(c, []).append(i)
     rows_of = data.of_class(data.pack_train)
     classes = sorted(rows_of)
-    coloured = [any(word in COLOURS for word in c['name'].split()) for c in data.classes]
+    coloured = [has_colour(c['name']) for c in data.classes]
 
     def report(state):
         check = Clip(kind, len(tokenizer.vocabulary))
@@ -174,26 +196,30 @@ def train(data, weights, name, steps, start, peak, robust, disguise, paint, seed
                 bank = unit(model.encode_text(names))
         chosen = random.sample(classes, BATCH)
         pixels = data.pixels[[random.choice(rows_of[c]) for c in chosen]]
+        share = lambda c: repaint if coloured[c] else paint
         colours = {b: random.sample(list(COLOURS), 1 + OTHER_COLOURS) for b, c in enumerate(chosen)
-                   if paint > 0 and not coloured[c] and random.random() < paint}
+                   if share(c) > 0 and random.random() < share(c)}
         if colours:
-            pixels[list(colours)] = painted(pixels[list(colours)], [first for first, *_ in colours.values()])
+            pixels[list(colours)] = painted(pixels[list(colours)], [first for first, *_ in colours.values()], freely=repaint > 0)
         x = pictures.compose(pixels, degrees=15, scale=(0.75, 1.15))
         use = [(b, random.choice(decoded_of[c])) for b, c in enumerate(chosen)
                if b not in colours and c in decoded_of and random.random() < 0.3]
         if use:
             rows, which = zip(*use)
             x[list(rows)] = jitter(decoded[list(which)].float() / 255)
-        in_colour = lambda b, colour: f"{colour} {data.classes[chosen[b]]['name']}"
-        captions = [random.choice(pictures.TEMPLATES).format(in_colour(b, colours[b][0])) if b in colours
+        coloured_name = lambda b, colour: in_colour(data.classes[chosen[b]]['name'], colour)
+        captions = [random.choice(pictures.TEMPLATES).format(coloured_name(b, colours[b][0])) if b in colours
                     else pictures.caption(data.classes[c]) for b, c in enumerate(chosen)]
-        false_captions = [in_colour(b, colour) for b in colours for colour in colours[b][1:]]
+        false_captions = [coloured_name(b, colour) for b in colours for colour in colours[b][1:]]
         with bf16():
             candidates = unit(model.encode_text(tokenizer(captions + false_captions)))
         text = candidates[:BATCH]
         if robust > 0:
             others = bank.clone()
             others[chosen] = 0  # the batch has their captions
+            if repaint > 0:  # and a red apple that is painted green has that of a green apple
+                made = {coloured_name(b, first) for b, (first, *_) in colours.items()}
+                others[[c for c, described in enumerate(data.classes) if described['name'] in made]] = 0
             candidates = torch.cat([candidates, others])
         scale = model.logit_scale.clamp(max=4.6).exp()
         smooth = lambda logits: F.cross_entropy(logits, own, label_smoothing=0.05)

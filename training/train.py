@@ -23,13 +23,14 @@ PARTS = {
     # the same; share of the steps that is without the critic, share of the critic's gradient
     'deep': ((4500, 8e-4, 0.6, 21, 1 / 3, 0.5),),
     # steps, peak rate, shares: of perturbed batches, of disguised and of painted pictures; seed; how some are moved
-    # through the deep autoencoder: steps, largest distance
+    # through the deep autoencoder: steps, largest distance; share that is painted where the name has a colour
     'clip-rn': ((9000, 1.0e-3, 0.0, 0.0, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.0, 11), (7200, 1e-3, 0.5, 0.5, 0.15, 12),
                 (600, 5e-4, 0.6, 0.2, 0.15, 13), (600, 3e-4, 0.6, 0.0, 0.15, 14),
                 (1200, 5e-4, 0.3, 0.1, 0.15, 31, (2, 0.5)), (1100, 6e-4, 0.2, 0.1, 0.15, 32, (3, 0.6))),
     'clip-vit': ((9000, 1.2e-3, 0.0, 0.0, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.0, 22), (7200, 1e-3, 0.4, 0.5, 0.15, 23),
                  (600, 5e-4, 0.5, 0.2, 0.15, 24), (600, 3e-4, 0.5, 0.0, 0.15, 25),
-                 (1200, 5e-4, 0.3, 0.1, 0.15, 41, (2, 0.5)), (1100, 6e-4, 0.2, 0.1, 0.15, 42, (3, 0.6))),
+                 (1200, 5e-4, 0.3, 0.1, 0.15, 41, (2, 0.5)), (1100, 6e-4, 0.2, 0.1, 0.15, 42, (3, 0.6)),
+                 (1000, 5e-4, 0.3, 0.1, 0.4, 43, (2, 0.5), 0.6), (700, 4e-4, 0.3, 0.1, 0.15, 44, (2, 0.5), 0.5)),
     # steps, peak rate, strength of disguises, seed
     'judge': ((7000, 2e-3, 1.0, 1234), (1000, 5e-4, 0.5, 1235)),
     'trunk': ((600, 2e-3, 0.0, 4321),),

@@ -37,11 +37,7 @@ export function addParameters(command: Command): Command {
       parseNumber,
     )
     .option('--lambda-z <x>', `keep the latent: weight of its distance ${range(0, lambda, '0.05')}`, parseNumber)
-    .option(
-      '--lambda-s <x>',
-      `away from the source text: its weight ${range(0, lambda, 'tiny: 0.5, imagenet: 0.4')}`,
-      parseNumber,
-    )
+    .option('--lambda-s <x>', `away from the source text: its weight ${range(0, lambda, '0.4')}`, parseNumber)
     .option(
       '--lambda-i <x>',
       `towards the input picture: its weight ${range(0, lambda, 'tiny: 0.1, imagenet: 0.2')}`,
