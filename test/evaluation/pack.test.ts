@@ -4,7 +4,7 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { parse } from 'csv-parse/sync'
 import { Engine } from '../../src/engine/engine.js'
 import { shippedFolder } from '../../src/engine/pack/locations.js'
@@ -19,20 +19,27 @@ const queries = [
   ['emojione/evergreen-tree.png', 'evergreen tree', 'maple leaf'],
 ] as const
 
-test('edits become what they are asked for, and a judge says so', async (t) => {
+const folder = join(shippedFolder, 'tiny')
+
+/** With a folder of its own for graphs; closed with the test. */
+async function openEngine(t: ExecutionContext): Promise<{ readonly engine: Engine; readonly cacheFolder: string }> {
   const cacheFolder = await mkdtemp(join(tmpdir(), 'flexit-pack-'))
-  const folder = join(shippedFolder, 'tiny')
   const engine = await Engine.open({ pack: folder, cacheFolder })
+  t.teardown(async () => {
+    await engine.close()
+    await rm(cacheFolder, { recursive: true })
+  })
+  return { engine, cacheFolder }
+}
+
+test('edits become what they are asked for, and a judge says so', async (t) => {
+  const { engine, cacheFolder } = await openEngine(t)
   const judge = await Judge.open(join(folder, 'evaluation', 'judge'), {
     device: { kind: 'cpu', index: 0 },
     threads: 1,
     cacheFolder,
   })
-  t.teardown(async () => {
-    await engine.close()
-    await judge.close()
-    await rm(cacheFolder, { recursive: true })
-  })
+  t.teardown(() => judge.close())
   const csv = parse(await readFile(join(folder, 'evaluation', 'labels.csv')), { columns: true })
   const classes = (csv as { label: string }[]).map(({ label }) => label)
   const { size } = engine
@@ -64,13 +71,7 @@ test('edits become what they are asked for, and a judge says so', async (t) => {
 })
 
 test('colours are those that are asked for, also of plain drawings in nobody’s style', async (t) => {
-  const cacheFolder = await mkdtemp(join(tmpdir(), 'flexit-pack-'))
-  const folder = join(shippedFolder, 'tiny')
-  const engine = await Engine.open({ pack: folder, cacheFolder })
-  t.teardown(async () => {
-    await engine.close()
-    await rm(cacheFolder, { recursive: true })
-  })
+  const { engine } = await openEngine(t)
   const options = { height: engine.size, width: engine.size, background: 'white', svg: true }
   const read = (name: string) => readPicture(join(folder, 'examples', name), options)
   const wanted = [
