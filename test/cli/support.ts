@@ -24,8 +24,8 @@ export const texts = ['--source', 'strawberry', '--target', 'grapes']
 
 export interface Result {
   readonly code: number | null
-  /** That ended it. */
-  readonly signal?: NodeJS.Signals | null
+  /** Where one ended it. */
+  readonly signal?: NodeJS.Signals
   readonly stdout: string
   readonly stderr: string
 }
@@ -70,7 +70,9 @@ export function run(program: string, args: readonly string[], options: RunOption
     options.onError?.(child, stderr)
   })
   return new Promise((resolve, reject) => {
-    child.on('error', reject).on('close', (code, signal) => resolve({ code, signal, stdout, stderr }))
+    child
+      .on('error', reject)
+      .on('close', (code, signal) => resolve({ code, ...(signal === null ? {} : { signal }), stdout, stderr }))
   })
 }
 
