@@ -15,7 +15,7 @@ import { deviceMaker } from './device-maker.js'
 import { interruptible } from './interruption.js'
 import type { Maker, MakerPack } from './maker.js'
 import { checkOutputs, slug } from './outputs.js'
-import { addParameters, givenParameters, parseCount } from './parameters.js'
+import { addParameters, givenParameters, parseCount, parseThreads } from './parameters.js'
 import { type Progress, counted, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
 import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
@@ -79,7 +79,7 @@ export function batchCommand(): Command {
     .optionsGroup('Running:')
     .option('--in-flight <n>', `edits at the same time (default: ${usualInFlight} for each device)`, parseCount)
     .option('--device <name>', 'cpu, cuda:0, tensorrt:0 or webgpu; give it again for more (default: cpu)', collect)
-    .option('--threads <n>', 'of each CPU device (default: the cores, shared)', parseCount)
+    .option('--threads <n>', 'of each CPU device (default: the cores, shared)', parseThreads)
     .option('--json', 'a line of JSON for every edit that ends, and for the result, on stdout')
     .option('--quiet', 'show only errors')
     .addHelpText('after', notes)

@@ -10,7 +10,7 @@ import { interruptible } from './interruption.js'
 import { type Maker, beginEdit, engineMaker } from './maker.js'
 import { type EngineChoice, withEngine } from './open-engine.js'
 import { checkOutputs, slug } from './outputs.js'
-import { addParameters, givenParameters, parseCount, shellWord } from './parameters.js'
+import { addParameters, givenParameters, parseCount, parseThreads, shellWord } from './parameters.js'
 import { type Progress, counted, createProgress } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
 import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
@@ -73,7 +73,7 @@ export function editCommand(): Command {
   return addRemoteOptions(addParameters(command))
     .optionsGroup('Running:')
     .option('--device <name>', 'cpu, cuda:0, tensorrt:0 or webgpu; never falls back to another (default: cpu)')
-    .option('--threads <n>', 'of the CPU (default: one for each core)', parseCount)
+    .option('--threads <n>', 'of the CPU (default: one for each core)', parseThreads)
     .option('--json', 'a line of JSON for every step and for the result, on stdout')
     .option('--quiet', 'show only errors')
     .addHelpText('after', examples)

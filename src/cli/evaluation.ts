@@ -19,7 +19,7 @@ import { deviceMaker } from './device-maker.js'
 import { makerEditor } from './maker-editor.js'
 import type { MakerPack, PlacedMaker } from './maker.js'
 import { checkOutputs } from './outputs.js'
-import { parseCount } from './parameters.js'
+import { countUpTo, parseCount, parseThreads } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
 import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
@@ -96,7 +96,7 @@ export function addEvaluationOptions(
       new Option('--split <half>', 'of queries with a column is_test (default: test)').choices(['dev', 'test', 'all']),
     )
     .option('--limit <n>', 'only so many queries, by chance', parseCount)
-    .option('--samples <n>', 'resampled sets of queries for the intervals', parseCount, samples)
+    .option('--samples <n>', 'resampled sets of queries for the intervals', countUpTo(100_000), samples)
     .option('--out <folder>', 'where results go', out)
     .option(
       '--store <folder>',
@@ -109,7 +109,7 @@ export function addEvaluationOptions(
       'cpu, cuda:0, …; several times for several; on a CPU cpu:0, cpu:1, … for each core is fastest (default: cpu)',
       collect,
     )
-    .option('--threads <n>', 'of each device on the CPU (default: they share the cores)', parseCount)
+    .option('--threads <n>', 'of each device on the CPU (default: they share the cores)', parseThreads)
     .option('--quiet', 'show only results and errors')
   return addRemoteOptions(command)
 }

@@ -75,6 +75,18 @@ export function parseCount(text: string): number {
   return Number(text)
 }
 
+/** A whole number from 1 to `most`. */
+export function countUpTo(most: number): (text: string) => number {
+  return (text) => {
+    const count = parseCount(text)
+    if (count > most) throw new InvalidArgumentError(`It is more than ${most}.`)
+    return count
+  }
+}
+
+/** Threads of a device. */
+export const parseThreads = countUpTo(limits.threads)
+
 export function parseList(text: string): string[] {
   const names = text.split(',').map((name) => name.trim())
   if (names.includes('')) throw new InvalidArgumentError('Separate names with one comma.')

@@ -31,8 +31,15 @@ export interface EditParameters {
   readonly seed: number
 }
 
-/** Limits that hold everywhere; a server may set narrower ones. */
-export const limits = { steps: 10_000, views: 64, lambda: 1_000, learningRate: 10, textLength: 4_000 } as const
+/** Limits that hold everywhere; a server may set narrower ones. Threads: ONNX Runtime would start as many as it is told. */
+export const limits = {
+  steps: 10_000,
+  views: 64,
+  lambda: 1_000,
+  learningRate: 10,
+  textLength: 4_000,
+  threads: 1024,
+} as const
 
 const lambda = z.number().min(0).max(limits.lambda)
 

@@ -4,6 +4,7 @@
 import './no-telemetry.js'
 import * as ort from 'onnxruntime-node'
 import { FlexitError, invalidArgument } from './errors.js'
+import { limits } from './parameters.js'
 
 /** The version of ONNX Runtime, on which the last bits of results depend. */
 export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common
@@ -30,7 +31,7 @@ export interface FloatTensor extends Tensor {
 
 export interface SessionOptions {
   readonly device: Device
-  /** Threads within one operation on the CPU; 0: one for each physical core. */
+  /** Threads within one operation on the CPU, at most `limits.threads`; 0: one for each physical core. */
   readonly threads: number
   /** Write the time of every operation to a trace file with this prefix. */
   readonly profile?: string
@@ -64,9 +65,16 @@ export class Session {
 
   /**
    * Load the model file `path` onto a device. Errors: FAILED_PRECONDITION where the device cannot be used here (never a
-   * silent fall-back to another one), BrokenModelError where the file is not a valid model.
+   * silent fall-back to another one), BrokenModelError where the file is not a valid model, INVALID_ARGUMENT (`threads`).
    */
   static async create(path: string, { device, threads, profile }: SessionOptions): Promise<Session> {
+    if (!Number.isInteger(threads) || threads < 0 || threads > limits.threads) {
+      throw invalidArgument(
+        'threads',
+        `${threads} threads are not possible`,
+        `Use a whole number up to ${limits.threads}.`,
+      )
+    }
     const { kind, index } = device
     const provider = kind === 'cpu' || kind === 'webgpu' ? kind : { name: kind, deviceId: index }
     try {

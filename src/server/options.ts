@@ -29,7 +29,7 @@ export const serverOptionsSchema = z.strictObject({
     .refine((devices) => new Set(devices).size === devices.length, 'A device is named twice.')
     .default(['cpu'])
     .describe('cpu, cpu:1, cuda:0, tensorrt:0, webgpu; several by repeating it'),
-  threads: count(0, 1024).default(0).describe('of each CPU device; 0: the cores, shared equally'),
+  threads: count(0, limits.threads).default(0).describe('of each CPU device; 0: the cores, shared equally'),
   tlsCert: path.optional().describe('PEM file of the certificate chain: turns TLS on; read again when it changes'),
   tlsKey: path.optional().describe('PEM file of its private key'),
   tlsClientCa: path.optional().describe('PEM file of authorities: clients must show a certificate by one of them'),

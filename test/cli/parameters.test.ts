@@ -3,7 +3,14 @@
 
 import test from 'ava'
 import { Command, InvalidArgumentError } from 'commander'
-import { addParameters, givenParameters, parseCount, parseList, parseNumber } from '../../src/cli/parameters.js'
+import {
+  addParameters,
+  countUpTo,
+  givenParameters,
+  parseCount,
+  parseList,
+  parseNumber,
+} from '../../src/cli/parameters.js'
 import { tinyDefaults } from './support.js'
 
 test('numbers are decimal and whole words', (t) => {
@@ -18,6 +25,11 @@ test('counts are whole and above 0', (t) => {
   for (const text of ['', '0', '-1', '1.5', '1e3', '9999999999']) {
     t.throws(() => parseCount(text), { instanceOf: InvalidArgumentError }, text)
   }
+})
+
+test('some counts have an end', (t) => {
+  t.deepEqual(['1', '8'].map(countUpTo(8)), [1, 8])
+  for (const text of ['0', '9', '999999999']) t.throws(() => countUpTo(8)(text), { instanceOf: InvalidArgumentError })
 })
 
 test('lists have no empty names', (t) => {

@@ -88,6 +88,15 @@ test('a device that is not here is refused: never another one in its place', (t)
     t.true(error.message.includes('cuda:99'))
   }))
 
+test('a number of threads that would starve the machine is refused', async (t) => {
+  for (const threads of [-1, 1.5, 1025]) {
+    const error = await t.throwsAsync(Session.create('none.onnx', { device: cpu, threads }), {
+      instanceOf: FlexitError,
+    })
+    t.is(error.code, 'INVALID_ARGUMENT')
+  }
+})
+
 test('a profile is written when the session is released', (t) =>
   withFolder(async (folder) => {
     const path = await writeOnnx(identityLike(), folder, 'net')
