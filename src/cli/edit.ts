@@ -96,7 +96,7 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
   const progress = createProgress({ quiet: options.quiet ?? false })
   const given = givenParameters({ ...options })
   const choice = {
-    pack: options.pack ?? resumed?.packName ?? 'tiny',
+    pack: options.pack ?? resumed?.packName,
     networks: given.networks ?? resumed?.state.parameters.networks,
     device: options.device,
     threads: options.threads,
@@ -128,15 +128,17 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
 
 /** Run `work` with what makes the edit: a server where one is named, else an engine. */
 async function withMaker(
-  choice: EngineChoice,
+  choice: Omit<EngineChoice, 'pack'> & { readonly pack: string | undefined },
   options: EditOptions,
   progress: Progress,
   work: (maker: Maker) => Promise<void>,
 ): Promise<void> {
-  const { server, pack } = options
-  if (server === undefined) return withEngine(choice, progress, (engine) => work(engineMaker(engine)))
+  const { server } = options
+  if (server === undefined) {
+    return withEngine({ ...choice, pack: choice.pack ?? 'tiny' }, progress, (engine) => work(engineMaker(engine)))
+  }
   checkRemote({ ...options })
-  const maker = await remoteMaker({ ...options, server, pack, priority: 'interactive' })
+  const maker = await remoteMaker({ ...options, server, pack: choice.pack, priority: 'interactive' })
   try {
     await work(maker)
   } finally {
@@ -177,9 +179,10 @@ function stem(path: string): string {
 
 /** What to type to go on with a saved edit. */
 function commandLine(options: EditOptions): string {
-  const { resume, pack, out, filmstrip, animation, preview, saveEvery, device, threads, server, tls, tlsCa } = options
+  const { resume, pack, out, filmstrip, animation, preview, saveEvery, device, threads, server } = options
+  const { tls, tlsCa, tlsCert, tlsKey } = options
   const files = { resume, pack, out, filmstrip, animation, preview, 'save-every': saveEvery }
-  const flags = { ...files, device, threads, server, 'tls-ca': tlsCa }
+  const flags = { ...files, device, threads, server, 'tls-ca': tlsCa, 'tls-cert': tlsCert, 'tls-key': tlsKey }
   const given = Object.entries(flags).flatMap(([flag, value]) =>
     value === undefined ? [] : [`--${flag} ${shellWord(String(value))}`],
   )

@@ -1,60 +1,49 @@
 // `flexit health`: asks a server how it is, for a container's health check and for probes that run a command.
 // https://grpc.io/docs/guides/health-checking/
 
-import { Client, type ServiceError, status as codes } from '@grpc/grpc-js'
+import { type ChannelCredentials, Client, type ServiceError, status as codes } from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
 import { Command } from 'commander'
 import { service as healthService } from 'grpc-health-check'
 import { channelCredentials } from '../client/channel.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { parseCount } from './parameters.js'
+import { type TlsFlags, addTlsOptions, tlsOf } from './remote.js'
 
-interface HealthOptions {
-  readonly server: string
+interface HealthOptions extends TlsFlags {
+  readonly server?: string
   readonly service: string
   readonly timeout: number
-  readonly tls?: boolean
-  readonly tlsCa?: string
-  readonly tlsCert?: string
-  readonly tlsKey?: string
 }
 
 const checkMethod = healthService['Check'] as MethodDefinition<{ service: string }, { status: string }>
 
 const notes = `
 The services of \`flexit serve\`: flexit.v1.Editor takes edits, flexit.v1.Liveness works (also while it drains); without a
-name: both. The answer is printed; anything but SERVING is an error.`
+name: both. The answer is printed; anything but SERVING is an error.
+
+Without --server and --tls… the server of this machine is meant, as $FLEXIT_PORT, $FLEXIT_TLS_CERT, $FLEXIT_TLS_KEY and
+$FLEXIT_TLS_CLIENT_CA describe it. Its certificate is not verified then: it need not be one of localhost.`
 
 export function healthCommand(): Command {
-  const port = process.env['FLEXIT_PORT'] ?? '50051'
-  return new Command('health')
+  const command = new Command('health')
     .summary('ask a server whether it is well')
     .description(
       'Ask a server whether it is well. Ends with 0 if it is serving, with 1 if it is not or cannot be reached.',
     )
-    .option('--server <host:port>', 'its address; the port: $FLEXIT_PORT', `localhost:${port}`)
+    .option('--server <host:port>', 'its address (default: localhost:$FLEXIT_PORT, or localhost:50051)')
     .option('--service <name>', 'one of its services', '')
     .option('--timeout <ms>', 'how long to wait for the answer', parseCount, 3000)
-    .option('--tls', 'speak TLS with it')
-    .option('--tls-ca <file>', 'PEM file of the authority to trust; means --tls')
-    .option('--tls-cert <file>', 'PEM file of a certificate to show; means --tls')
-    .option('--tls-key <file>', 'PEM file of its private key')
-    .addHelpText('after', notes)
-    .action(health)
+  return addTlsOptions(command).addHelpText('after', notes).action(health)
 }
 
-async function health({ server, service, timeout, tls, tlsCa: ca, tlsCert: cert, tlsKey: key }: HealthOptions) {
+async function health({ service, timeout, ...options }: HealthOptions) {
+  const { FLEXIT_PORT: port = '50051', FLEXIT_TLS_CERT: ownCert } = process.env
+  const { server = `localhost:${port}` } = options
   if (!/^\S+:\d{1,5}$/.test(server)) throw invalidArgument('server', `${server} is not HOST:PORT`)
-  if ((cert === undefined) !== (key === undefined)) {
-    throw invalidArgument('tlsCert', '--tls-cert and --tls-key belong together')
-  }
-  const files = {
-    ...(ca !== undefined && { ca }),
-    ...(cert !== undefined && { cert }),
-    ...(key !== undefined && { key }),
-  }
-  const secure = tls === true || ca !== undefined || cert !== undefined
-  const client = new Client(server, channelCredentials(secure ? files : undefined))
+  const tls = tlsOf(options)
+  const isOwn = options.server === undefined && tls === undefined && ownCert !== undefined
+  const client = new Client(server, isOwn ? ownCredentials() : channelCredentials(tls))
   try {
     const status = await check(client, service, timeout).catch((error: unknown) => {
       throw translated(server, service, error as ServiceError)
@@ -64,6 +53,13 @@ async function health({ server, service, timeout, tls, tlsCa: ca, tlsCert: cert,
   } finally {
     client.close()
   }
+}
+
+/** Of the server whose options the variables are. To one that asks for certificates its own is shown. */
+function ownCredentials(): ChannelCredentials {
+  const { FLEXIT_TLS_CERT: cert, FLEXIT_TLS_KEY: key, FLEXIT_TLS_CLIENT_CA: authorities } = process.env
+  const shown = cert !== undefined && key !== undefined && authorities !== undefined ? { cert, key } : {}
+  return channelCredentials(shown, { rejectUnauthorized: false })
 }
 
 /** Errors: ServiceError. */

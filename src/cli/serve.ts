@@ -19,8 +19,8 @@ import { createProgress } from './progress.js'
 
 const notes = `
 Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
-before variables, variables before the file. SIGTERM and Ctrl-C: edits may finish for --drain-ms, the others are handed
-back to their clients; a second one ends at once.
+before variables, variables before the file. SIGTERM and Ctrl-C: the server ends within --drain-ms, all but its last quarter
+(2 to 5 s) for edits to finish; the others are handed back to their clients. A second one ends it at once.
 
 Examples:
   flexit serve
@@ -87,7 +87,8 @@ function greeting({ port, metricsPort, packs, devices }: LaunchedServer, options
     authFile !== undefined ? 'tokens asked for' : 'no tokens asked for',
   ]
   const reachable = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
-  const secure = [tlsCert === undefined ? '' : ' --tls', authFile === undefined ? '' : ' --token TOKEN'].join('')
+  const shown = tlsClientCa === undefined ? ' --tls' : ' --tls-cert CERT --tls-key KEY'
+  const secure = [tlsCert === undefined ? '' : shown, authFile === undefined ? '' : ' --token TOKEN'].join('')
   return [
     `flexit ${version} listens on ${host}:${port} (${security.join(', ')}); metrics on http://${host}:${metricsPort}/metrics`,
     `devices: ${devices.map((device) => formatDevice(parseDevice(device))).join(', ')}`,

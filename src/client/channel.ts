@@ -8,8 +8,10 @@ import {
   type ClientDuplexStream,
   Metadata,
   type ServiceError,
+  type VerifyOptions,
   credentials,
 } from '@grpc/grpc-js'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileError, invalidArgument } from '../engine/errors.js'
 import { editorService } from '../proto/definition.js'
 import type { EditEvent, EditRequest } from '../proto/messages.js'
@@ -89,6 +91,7 @@ export class Channel {
   readonly #balancing: Balancing
   readonly #credentials: ChannelCredentials
   readonly #calls = new Set<Call>()
+  readonly #sleepers = new Set<AbortController>()
   #turn: number
   #closed = false
 
@@ -166,10 +169,18 @@ export class Channel {
     })
   }
 
+  /** Wait for `ms`, or until `waker` or the end of the channel. */
+  async sleep(ms: number, waker: AbortController): Promise<void> {
+    this.#sleepers.add(waker)
+    await sleep(ms, undefined, { signal: waker.signal }).catch(() => undefined)
+    this.#sleepers.delete(waker)
+  }
+
   /** End all calls, for good. */
   close(): void {
     this.#closed = true
     for (const call of this.#calls) call.cancel()
+    for (const waker of this.#sleepers) waker.abort()
     for (const { connections } of this.servers) for (const { client } of connections.splice(0)) client.close()
   }
 
@@ -223,7 +234,7 @@ export function callError(error: ServiceError): WireError {
   const status = parseStatus(error.metadata.get('grpc-status-details-bin')[0])
   const told = fromStatus(status ?? { code: error.code, message: error.details, details: [] })
   // Without details it is not the server that speaks, but grpc-js or a proxy.
-  const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED'].includes(told.status)
+  const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED', 'DEADLINE_EXCEEDED'].includes(told.status)
   if (!broken || status !== undefined) return told
   return new WireError({
     code: 'UNAVAILABLE',
@@ -234,7 +245,7 @@ export function callError(error: ServiceError): WireError {
 }
 
 /** Plain text, or TLS with what the files hold. Errors: those of reading the files. */
-export function channelCredentials(tls: TlsOptions | true | undefined): ChannelCredentials {
+export function channelCredentials(tls: TlsOptions | true | undefined, verify?: VerifyOptions): ChannelCredentials {
   if (tls === undefined) return credentials.createInsecure()
   const { ca, cert, key } = tls === true ? {} : tls
   const read = (path: string | undefined) => {
@@ -244,5 +255,5 @@ export function channelCredentials(tls: TlsOptions | true | undefined): ChannelC
       throw fileError(error, path!, 'read')
     }
   }
-  return credentials.createSsl(read(ca), read(key), read(cert))
+  return credentials.createSsl(read(ca), read(key), read(cert), verify)
 }

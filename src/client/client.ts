@@ -7,6 +7,9 @@ import { Channel, type ChannelOptions, type Server } from './channel.js'
 import { EditRun } from './edit-run.js'
 import type { ClientEditRequest } from './request.js'
 
+/** A server that did not answer is asked after the others for so long. */
+const unreachableMs = 10_000
+
 export { EditRun } from './edit-run.js'
 export type { Balancing, ChannelOptions, TlsOptions } from './channel.js'
 export type { AcceptedEvent, ClientEvent, CompletedEvent, EditPoint, EncodedPicture, StepEvent } from './events.js'
@@ -74,6 +77,7 @@ async function serverInfo(channel: Channel): Promise<ServerInfo> {
     } catch (error) {
       if (!(error instanceof WireError) || error.status !== 'UNAVAILABLE') throw error
       unreachable ??= error
+      channel.avoid(server, unreachableMs)
     }
   }
   throw unreachable

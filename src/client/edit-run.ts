@@ -2,16 +2,18 @@
 // that go away. The protocol is proto/flexit/v1/editor.proto.
 
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { EditParameters } from '../engine/parameters.js'
 import { encodeParameters } from '../proto/codec.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
 import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
-import { type ClientEditRequest, toStartEdit, wrongId } from './request.js'
+import { type ClientEditRequest, toDeadline, toStartEdit, wrongId } from './request.js'
 import { type Patience, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
+
+/** So many servers may lose the edit while it makes no step: it may be what ends them. */
+const mostLosses = 5
 
 /** A server that handed an edit back is asked after the others for so long. */
 const handedBackMs = 10_000
@@ -48,12 +50,17 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #recovering = false
   #lostMs: number | undefined
   #attempts = 0
+  /** Servers that had the edit and forgot it, since its last new step. */
+  #losses = 0
   #cancelled = false
+  /** Ends a wait. */
+  readonly #waker = new AbortController()
   #paused = false
   /** The present start may have been paused: only then has it to hear of `resume`. */
   #pauseSent = false
   #accept: { readonly step: number } | undefined
   #unconfirmed: UpdateCommand[] = []
+  #updates = 0
   #accepted = false
   #started = false
   readonly #warnings = new Set<string>()
@@ -79,6 +86,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** Stop at the next step. May be called again. */
   cancel(): void {
     this.#cancelled = true
+    this.#waker.abort()
     this.#send({ cancel: {} })
   }
 
@@ -101,9 +109,11 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   /** Another aim from the next step on. Answered by an event: `updated` or `rejected`. */
   update({ target, parameters }: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
+    this.#updates += 1
     const update = {
       targetText: target,
       parameters: parameters === undefined ? null : encodeParameters(parameters),
+      number: this.#updates,
     }
     this.#unconfirmed.push(update)
     this.#send({ update })
@@ -159,7 +169,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const error = status == null ? undefined : fromStatus(status)
     // The edit is not known there: that server is another one, or was started anew.
     if (rejected !== undefined && error?.status === 'NOT_FOUND') {
-      return this.#recovering ? this.#startAnew() : []
+      return this.#recovering ? this.#startAfterLoss() : []
     }
     // Its start was rejected: no event of the edit will come.
     const unstarted = error?.status === 'ALREADY_EXISTS' || error?.field === 'edit_id'
@@ -171,7 +181,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     }
 
     if (message.sequence > 0) this.#sequence = message.sequence
-    if (rejected !== undefined || updated !== undefined) this.#unconfirmed.shift()
+    const answered = updated?.number ?? rejected?.updateNumber
+    this.#unconfirmed = this.#unconfirmed.filter(({ number }) => number !== answered)
     if (updated !== undefined) {
       this.#start = { ...this.#start, targetText: updated.targetText, parameters: updated.parameters }
     }
@@ -207,6 +218,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const { stepEvery = 1, latents } = this.#request
     if (event.step < this.#nextStep) return []
     this.#nextStep = event.step + 1
+    this.#losses = 0
     const asked = stepEvery > 0 && event.step % stepEvery === 0
     const point = latents === undefined ? undefined : event.point
     return asked || event.preview !== undefined || point !== undefined ? [{ ...event, point }] : []
@@ -240,7 +252,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#attempts = 0
   }
 
-  /** Wait a little, more each time; the first time at the same server. Gives up in the end. */
+  /** Wait a little, more each time; the first time at the server that has the edit. Gives up in the end. */
   async #tryAgain(error: WireError, again: () => ClientEvent[]): Promise<ClientEvent[]> {
     // The server that cannot be reached gives the edit up by itself.
     if (this.#cancelled && this.#attempts > 0) return [this.#cancellation()]
@@ -252,12 +264,13 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const tried = { attempt, lostMs, heard: this.#heard, servers: this.#channel.servers.length }
     const delayMs = nextTry(tried, error.retryAfterMs, this.#patience)
     if (delayMs === undefined) return [this.#failure(error)]
-    const choice = attempt > 0 || error.retryAfterMs !== undefined
+    const choice = attempt > 0 || !this.#heard || error.retryAfterMs !== undefined
     if (choice) this.#channel.avoid(this.#server, delayMs)
     if (choice) this.#server = this.#channel.choose()
     const others = choice && this.#server.avoidUntilMs <= nowMs
-    await sleep(Math.min(others ? 0 : delayMs, this.#deadlineMs - nowMs))
-    return this.#channel.closed ? [this.#failure(clientClosed())] : again()
+    await this.#channel.sleep(Math.min(others ? 0 : delayMs, this.#deadlineMs - nowMs), this.#waker)
+    if (this.#channel.closed) return [this.#failure(clientClosed())]
+    return this.#cancelled && attempt > 0 ? [this.#cancellation()] : again()
   }
 
   #attach(): ClientEvent[] {
@@ -269,6 +282,14 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     return []
   }
 
+  #startAfterLoss(): ClientEvent[] {
+    this.#losses += 1
+    if (this.#losses <= mostLosses) return this.#startAnew()
+    const message = `${this.#losses} servers lost the edit before they took step ${this.#nextStep}`
+    const cure = 'It may be what ends them: see their logs before you try again.'
+    return [this.#failure(new WireError({ code: 'INTERNAL', message, cure }))]
+  }
+
   #startAnew(): ClientEvent[] {
     if (this.#channel.closed) return [this.#failure(clientClosed())]
     if (this.#cancelled) return [this.#cancellation()]
@@ -278,10 +299,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#sequence = 0
     this.#dropped = 0
     this.#pauseSent = false
-    const leftMs = Math.max(1, Math.round(this.#deadlineMs - performance.now()))
+    const deadlineMs = toDeadline(this.#deadlineMs - performance.now())
     const underWayMs = Math.round(performance.now() - this.#beginMs)
-    const start = { ...this.#start, underWayMs, begun: this.#started }
-    this.#open({ start: leftMs === Infinity ? start : { ...start, deadlineMs: leftMs } })
+    this.#open({ start: { ...this.#start, underWayMs, begun: this.#started, deadlineMs } })
     this.#repeatWishes()
     return []
   }

@@ -81,9 +81,14 @@ export function toStartEdit(request: ClientEditRequest): StartEdit {
     resumeFrom: resumeFrom === undefined ? null : toResumePoint(resumeFrom),
     stream: toStreamOptions(request),
     ...(priority === undefined ? {} : { priority: priorities[priority] }),
-    deadlineMs,
+    deadlineMs: toDeadline(deadlineMs),
     runOn,
   }
+}
+
+/** As a uint32; undefined for none. */
+export function toDeadline(ms = Infinity): number | undefined {
+  return ms === Infinity ? undefined : Math.min(Math.max(1, Math.round(ms)), 2 ** 32 - 1)
 }
 
 export function toResumePoint({ step, latent, shape, packDigest }: EditPoint): ResumePoint {

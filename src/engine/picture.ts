@@ -2,7 +2,7 @@
 // Follows torchvision's Resize (bilinear, antialiased) and CenterCrop, which the reference release reads pictures with.
 
 import { readFile, stat } from 'node:fs/promises'
-import sharp, { type SharpOptions } from 'sharp'
+import sharp, { type Sharp, type SharpOptions } from 'sharp'
 import { FlexitError, type ErrorCode, fileError, invalidArgument } from './errors.js'
 
 /** An RGB picture, 8 bits, sRGB. `data` is [height, width, 3] in row-major order. */
@@ -203,15 +203,13 @@ function isLength(pixels: number): boolean {
 }
 
 async function opaqueColour(background: string): Promise<{ r: number; g: number; b: number }> {
-  let pixel: Uint8Array
+  let image: Sharp
   try {
-    pixel = await sharp({ create: { width: 1, height: 1, channels: 4, background } })
-      .raw()
-      .toBuffer()
+    image = sharp({ create: { width: 1, height: 1, channels: 4, background } })
   } catch {
     throw invalidArgument('background', `'${background}' is not a colour`, "Use a CSS colour, 'white' or '#204080'.")
   }
-  const [r = 0, g = 0, b = 0, alpha] = pixel
+  const [r = 0, g = 0, b = 0, alpha] = await image.raw().toBuffer()
   if (alpha !== 255) throw invalidArgument('background', `'${background}' is not opaque`, 'Leave out its alpha.')
   return { r, g, b }
 }

@@ -104,6 +104,7 @@ export interface EditRequest {
 export interface UpdateCommand {
   targetText?: string | undefined
   parameters?: Parameters | null
+  number?: number
 }
 
 export interface Accepted {
@@ -135,8 +136,8 @@ export interface EventBody {
   started?: object
   step?: StepTaken
   warning?: { message: string }
-  updated?: { targetText: string; parameters: Parameters | null }
-  rejected?: { status: Status | null }
+  updated?: { targetText: string; parameters: Parameters | null; number?: number }
+  rejected?: { status: Status | null; updateNumber?: number }
   completed?: Completed
   cancelled?: { resumePoint?: ResumePoint | null; abandoned?: boolean }
   failed?: { status: Status | null; resumePoint?: ResumePoint | null }

@@ -65,7 +65,7 @@ export function toStatus(error: unknown): Status {
     return { code: codes.INTERNAL, message: 'something went wrong in the server that should not', details: [] }
   }
   const { field, cure } = error
-  const message = wellFormed(error.message)
+  const message = sendable(error.message)
   const name: WireCode = error instanceof WireError ? error.status : error.code
   const { retryAfterMs, resource } = error as Partial<Pick<WireError, 'retryAfterMs' | 'resource'>>
   const details: Status['details'] = []
@@ -81,7 +81,7 @@ export function toStatus(error: unknown): Status {
   if (resource !== undefined) {
     add(resourceInfo, 'ResourceInfo', { resourceType: resource.type, resourceName: resource.name })
   }
-  const metadata: Record<string, string> = cure === undefined ? {} : { cure: wellFormed(cure) }
+  const metadata: Record<string, string> = cure === undefined ? {} : { cure: sendable(cure) }
   add(errorInfo, 'ErrorInfo', { reason: name, domain, metadata })
   return { code: codes[name], message, details }
 }
@@ -151,7 +151,11 @@ function nameOf(code: codes): WireCode {
   return wireCodes.find((name) => codes[name] === code) ?? 'INTERNAL'
 }
 
+/** A message is sent up to four times in headers; one of 64 kB makes nghttp2 send nothing more on that connection. */
+const maxTextLength = 1000
+
 /** Halves of surrogate pairs have no UTF-8, and would make grpc-js throw. */
-function wellFormed(text: string): string {
-  return text.replace(/\p{Surrogate}/gu, '\uFFFD')
+function sendable(text: string): string {
+  const short = text.length > maxTextLength ? `${text.slice(0, maxTextLength)}…` : text
+  return short.replace(/\p{Surrogate}/gu, '\uFFFD')
 }

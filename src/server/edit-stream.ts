@@ -82,7 +82,8 @@ class EditStream {
     try {
       await this.#obey(id, request)
     } catch (error) {
-      await this.#answer(id, { rejected: { status: toStatus(error) } })
+      const updateNumber = request.update?.number ?? 0
+      await this.#answer(id, { rejected: { status: toStatus(error), updateNumber } })
     }
   }
 
@@ -102,7 +103,7 @@ class EditStream {
     else if (resume !== undefined) await this.#own(id).pause(false)
     else if (update !== undefined) {
       const session = this.#own(id)
-      await session.update(planUpdate(update.targetText, update.parameters, this.#options))
+      await session.update(planUpdate(update.targetText, update.parameters, this.#options), update.number)
     } else if (acknowledge !== undefined) this.#own(id).acknowledge(acknowledge.sequence)
     else if (ping !== undefined) {
       this.#promisedMs = ping.everyMs ?? 0

@@ -8,15 +8,20 @@ import { limits } from '../engine/parameters.js'
 import { parseDevice } from '../engine/runtime.js'
 
 const MiB = 1024 ** 2
-const port = z.coerce.number().int().min(0).max(65_535)
-const count = (least: number, most: number) => z.coerce.number().int().min(least).max(most)
+/** An empty text, `null` and `false` would become 0. */
+const count = (least: number, most: number) =>
+  z.preprocess(
+    (value) => (typeof value === 'string' && value.trim() !== '' ? Number(value) : value),
+    z.number({ error: 'Use a whole number.' }).int().min(least).max(most),
+  )
+const port = count(0, 65_535)
 const milliseconds = count(0, 2 ** 31 - 1)
 const path = z.string().min(1)
 const list = z.preprocess((value) => (typeof value === 'string' ? value.split(',') : value), z.array(z.string().trim()))
 
 /** Every option, with its default; `description` is its help. */
 export const serverOptionsSchema = z.strictObject({
-  host: z.string().default('127.0.0.1').describe('address to listen on; 0.0.0.0 for every network'),
+  host: z.string().min(1).default('127.0.0.1').describe('address to listen on; 0.0.0.0 for every network'),
   port: port.default(50_051).describe('of gRPC; 0: any that is free'),
   metricsPort: port.default(9_464).describe('of the metrics over HTTP; 0: any that is free'),
   pack: list
@@ -69,13 +74,17 @@ export const serverOptionsSchema = z.strictObject({
   ageMs: count(1, 2 ** 31 - 1)
     .default(60_000)
     .describe('an edit that waits so long for a step rises by one class of priority'),
-  maxEditsPerStream: count(1, 10_000).default(64).describe('most edits of a stream that have not ended'),
+  maxEditsPerStream: count(1, 10_000)
+    .default(64)
+    .describe('most edits of a stream that have not ended, to start another'),
   maxStreamsPerConnection: count(1, 10_000).default(100).describe('most calls at once on a connection'),
   maxWindowBytes: count(64 * 1024, 1024 * MiB)
     .default(16 * MiB)
     .describe('most bytes on the way to a reader that did not acknowledge'),
   disconnectGraceMs: milliseconds.default(30_000).describe('how long the edits of a broken stream go on'),
-  drainMs: milliseconds.default(20_000).describe('at the end: how long edits may finish before they are handed back'),
+  drainMs: milliseconds
+    .default(20_000)
+    .describe('how long the end may take; in its last quarter (2 to 5 s) edits are handed back'),
   idleStreamMs: milliseconds
     .default(600_000)
     .describe('a stream without edits and commands is ended after this; 0: never'),
@@ -125,7 +134,7 @@ export function resolveOptions({ flags, environment, file }: OptionSources): Ser
     if (flag !== undefined) origins.set(name, `--${flagName(name)}`)
     else if (variable !== undefined) origins.set(name, variableName(name))
     else continue
-    given[name] = flag ?? variable
+    given[name] = flag === undefined ? variable : flag
   }
   const parsed = serverOptionsSchema.safeParse(given)
   const problems = parsed.success ? together(parsed.data) : parsed.error.issues.map((issue) => describe(issue, origins))

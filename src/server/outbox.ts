@@ -38,12 +38,22 @@ export interface OutboxEvents {
 
 const overheadBytes = 128
 
-/** What an event counts for: its arrays, and a constant for the rest. */
-export function eventBytes({ step, completed, cancelled, failed, handedBack }: EditEvent): number {
+const parametersBytes = 1024
+
+/** The message without its pictures: nothing of them is held any more, not even what would make them. */
+export function bareOf({ sequence, bare, terminal }: EditMessage): EditMessage {
+  return { sequence, bare, terminal }
+}
+
+/** What an event counts for: its arrays and texts, and constants for the rest. */
+export function eventBytes(event: EditEvent): number {
+  const { step, warning, updated, completed, cancelled, failed, handedBack } = event
   const state = handedBack?.state
   const point = (step ?? completed ?? cancelled ?? failed)?.resumePoint ?? state?.resumePoint
   const arrays = [step?.preview?.data, completed?.picture?.data, point?.latent?.data, state?.image]
-  return arrays.reduce((sum, array) => sum + (array?.length ?? 0), overheadBytes)
+  const text = warning?.message ?? updated?.targetText ?? ''
+  const rest = overheadBytes + 2 * text.length + (updated === undefined ? 0 : parametersBytes)
+  return arrays.reduce((sum, array) => sum + (array?.length ?? 0), rest)
 }
 
 export class Outbox {
@@ -155,11 +165,9 @@ export class Outbox {
   #strip(): void {
     for (const entry of this.#entries.slice(this.#sent, -1)) {
       if (this.#bytes <= this.#windowBytes) return
-      const { sequence, bare, pictures, terminal } = entry.message
-      if (pictures === undefined || entry === this.#encoding) continue
-      this.#weigh(entry, bare)
-      // Nothing of its pictures is held any more, not even what would make them.
-      entry.message = { sequence, bare, terminal }
+      if (entry.message.pictures === undefined || entry === this.#encoding) continue
+      entry.message = bareOf(entry.message)
+      this.#weigh(entry, entry.message.bare)
       this.#dropped += 1
       this.#events.onDropped()
     }

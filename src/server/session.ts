@@ -12,7 +12,7 @@ import { WireError, toStatus } from '../proto/status.js'
 import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/api.js'
 import type { Logger } from './logger.js'
 import { type Metrics, isOver, label } from './metrics.js'
-import { type EditMessage, Outbox, type OutboxEvents, type Sink, eventBytes } from './outbox.js'
+import { type EditMessage, Outbox, type OutboxEvents, type Sink, bareOf, eventBytes } from './outbox.js'
 import { type LoadState, type PictureWish, type StartPlan, formatName } from './start-request.js'
 import type { EditTrace } from './tracing.js'
 
@@ -36,6 +36,9 @@ type Ending = [status: EditStatus, event: EventBody]
 
 const maxNotes = 8
 
+/** Numbers of updates that are remembered: more than wait for their answers. */
+const maxUpdates = 256
+
 const seconds = (fromMs: number) => (performance.now() - fromMs) / 1000
 
 export class Session {
@@ -52,6 +55,8 @@ export class Session {
   /** What an observer hears first: of steps only the last. */
   readonly #history: EditMessage[] = []
   readonly #notes: EditMessage[] = []
+  /** Numbers of the last updates that are in force. */
+  readonly #updates: number[] = []
   #lastStep: EditMessage | undefined
   #sequence = 0
   #status: EditStatus = 'EDIT_STATUS_PENDING'
@@ -165,20 +170,26 @@ export class Session {
     if (paused) edit.pause()
     else edit.resume()
     this.#paused = paused
+    this.#watchAbsence()
     this.#move(paused ? 'EDIT_STATUS_PAUSED' : this.#started ? 'EDIT_STATUS_RUNNING' : 'EDIT_STATUS_PENDING')
   }
 
-  /** Errors, with the edit unchanged: INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read. */
-  async update(change: Parameters<RunningEdit['update']>[0]): Promise<void> {
+  /**
+   * Does nothing where an update with the same number, if it has one, is in force. Errors, with the edit unchanged:
+   * INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read.
+   */
+  async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
-    if (edit === undefined || this.#ending) return
+    if (edit === undefined || this.#ending || this.#updates.includes(number)) return
     if (this.#reader.behind) {
       const cure = 'Acknowledge the events that came.'
       throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
     }
     const { target: targetText, parameters } = edit.update(change)
     this.#steps = parameters.steps
-    this.#tell({ updated: { targetText, parameters: encodeParameters(parameters) } })
+    if (number > 0) this.#updates.push(number)
+    if (this.#updates.length > maxUpdates) this.#updates.shift()
+    this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number } })
   }
 
   /** Events up to `sequence` arrived at the reader. */
@@ -188,8 +199,8 @@ export class Session {
 
   /** Let `sink` be the reader, from the event after `afterSequence` on. */
   attach(sink: Sink, afterSequence: number): void {
-    clearTimeout(this.#grace)
     this.#reader.attach(sink, afterSequence)
+    this.#watchAbsence()
   }
 
   /** The reader's stream is gone. Its edit goes on for the grace, or to its end where that was asked for. */
@@ -197,8 +208,14 @@ export class Session {
     if (this.#reader.sink !== sink) return
     this.#reader.detach()
     if (this.#forgotten) this.#reader.clear()
-    if (this.#ending || this.runsOn) return
-    this.#logger.info('reader disconnected')
+    if (!this.#ending) this.#logger.info('reader disconnected')
+    this.#watchAbsence()
+  }
+
+  /** Without a reader an edit goes on for the grace only; one that runs on does too where it is paused, for it never ends. */
+  #watchAbsence(): void {
+    clearTimeout(this.#grace)
+    if (this.#ending || this.#reader.sink !== undefined || (this.runsOn && !this.#paused)) return
     this.#grace = setTimeout(() => this.#abandon(), this.#setup.disconnectGraceMs).unref()
   }
 
@@ -222,7 +239,8 @@ export class Session {
 
   /** What the edit holds in memory for its readers. */
   get bytes(): number {
-    return this.#reader.bytes + this.#history.reduce((sum, { bare }) => sum + eventBytes(bare), 0)
+    const kept = [...this.#history, ...this.#notes, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
+    return this.#reader.bytes + kept.reduce((sum, { bare }) => sum + eventBytes(bare), 0)
   }
 
   /** Keep nothing for readers to come; the present one still gets everything. */
@@ -364,7 +382,8 @@ export class Session {
     this.#ending = true
     clearTimeout(this.#grace)
     clearTimeout(this.#deadline)
-    // The edit holds arrays that nobody needs any more.
+    // The edit holds arrays that nobody needs any more; of the last step the final picture tells more than its preview.
+    if (this.#lastStep !== undefined) this.#lastStep = bareOf(this.#lastStep)
     this.#running = undefined
     this.#submitted = Promise.resolve(undefined)
     const outcome = label(status)

@@ -1,9 +1,10 @@
 // `flexit health`: what it says of servers that are well, going away, or not there.
 // The server is one of the tests', with the fake scheduler.
 
+import { join } from 'node:path'
 import test from 'ava'
 import { serve, startEdit } from '../support-server/start.js'
-import { flexit } from './support.js'
+import { flexit, root } from './support.js'
 
 test('a server that takes edits is well', async (t) => {
   const { address } = await serve(t)
@@ -13,6 +14,21 @@ test('a server that takes edits is well', async (t) => {
     env: { FLEXIT_PORT: address.slice(10) },
   })
   t.is(code, 0, 'on this machine, at the port of the variable')
+})
+
+test('the server of this machine is asked as its variables say, over TLS too', async (t) => {
+  const fixture = (name: string) => join(root, 'test', 'fixtures', 'tls', name)
+  const [tlsCert, tlsKey, tlsClientCa] = [fixture('a.pem'), fixture('a.key'), fixture('a.pem')]
+  const { server } = await serve(t, { options: { tlsCert, tlsKey, tlsClientCa } })
+  const env = {
+    FLEXIT_PORT: String(server.port),
+    FLEXIT_TLS_CERT: tlsCert,
+    FLEXIT_TLS_KEY: tlsKey,
+    FLEXIT_TLS_CLIENT_CA: tlsClientCa,
+  }
+  t.deepEqual(await flexit(['health'], { env }), { code: 0, stdout: 'SERVING\n', stderr: '' })
+  const elsewhere = await flexit(['health', '--server', `localhost:${server.port}`], { env })
+  t.is(elsewhere.code, 1, 'what is named is asked as the flags say')
 })
 
 test('a server that drains takes no edits, and lives', async (t) => {

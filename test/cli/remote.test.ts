@@ -5,7 +5,9 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { readEditFile } from '../../src/engine/edit-file.js'
-import { serve } from '../support-server/start.js'
+import { Pack } from '../../src/engine/pack/pack.js'
+import { copyPack } from '../support/packs.js'
+import { pack, serve } from '../support-server/start.js'
 import { flexit, newFolder, parseLines, quick, strawberry, texts } from './support.js'
 
 const edit = (...args: string[]) => ['edit', strawberry, ...texts, '--save-every', '4', ...args]
@@ -111,4 +113,16 @@ test('a server says where it listens and what it has, makes the edits of this ma
   t.deepEqual(await made[0], { code: 0, stdout: '', stderr: '' })
   t.is((await flexit(edit(...small, '--threads', '1', '--out', 'local.png'), { cwd })).code, 0)
   t.true((await readFile(join(cwd, 'remote.png'))).equals(await readFile(join(cwd, 'local.png'))))
+})
+
+test('a saved edit goes on with its pack, which need not be the first of the server', async (t) => {
+  const cwd = newFolder()
+  const other = await Pack.open(await copyPack(cwd, 'other'))
+  t.teardown(() => other.close())
+  const { address } = await serve(t, { packs: [other, pack] })
+  const on = ['--server', address, '--latents', 'a.safetensors', '--out', 'a.png']
+  t.is((await flexit(edit('--pack', 'tiny', '--steps', '4', ...on), { cwd })).code, 0)
+  const resumed = await flexit(['edit', '--resume', 'a.safetensors', '--steps', '6', '--quiet', ...on], { cwd })
+  t.deepEqual([resumed.code, resumed.stderr], [0, ''])
+  t.like(readEditFile(join(cwd, 'a.safetensors')), { packName: 'tiny', state: { step: 6 } })
 })

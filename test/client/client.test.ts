@@ -23,21 +23,24 @@ async function collect(run: EditRun, each: (event: ClientEvent) => void | Promis
   return events
 }
 
-/** Passes bytes on, until all its connections are cut. */
+/** Passes bytes on, until all its connections are cut; `hush`: no more of them back to those that are connected. */
 async function startProxy(t: ExecutionContext, target: number) {
   const sockets = new Set<Socket>()
+  const backs = new Set<() => void>()
   const proxy = createServer((socket) => {
     const onwards = createConnection(target, '127.0.0.1')
     for (const end of [socket, onwards]) sockets.add(end.on('error', () => undefined))
     socket.pipe(onwards).pipe(socket)
+    backs.add(() => onwards.unpipe(socket).pause())
   })
+  const hush = () => backs.forEach((stop) => stop())
   const cut = () => sockets.forEach((socket) => socket.destroy())
   await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
   t.teardown(() => {
     cut()
     proxy.close()
   })
-  return { port: (proxy.address() as AddressInfo).port, cut }
+  return { port: (proxy.address() as AddressInfo).port, hush, cut }
 }
 
 const stepsOf = (events: readonly ClientEvent[]) =>
@@ -356,6 +359,27 @@ test('what was paused and is resumed while the connection is broken goes on', as
   t.is(events.at(-1)?.kind, 'completed')
   t.deepEqual(stepsOf(events), upTo(40))
   t.is(scheduler.edits.length, 1, 'it was attached again')
+})
+
+test('the answer to an update that is lost with its connection comes once', async (t) => {
+  const { address, peer, scheduler } = await serve(t, { allowed: 11 })
+  const proxy = await startProxy(t, Number(address.split(':')[1]))
+  const client = connect(`127.0.0.1:${proxy.port}`)
+  t.teardown(() => client.close())
+  const run = client.edit({ ...request, id: 'mine' })
+  const events = await collect(run, async (event) => {
+    if (event.kind !== 'step' || event.step !== 10) return
+    proxy.hush()
+    run.update({ target: 'lemon' })
+    await peer.stream('Attach', { editId: 'mine' }).first('updated')
+    proxy.cut()
+    scheduler.allow(100)
+  })
+  t.is(events.at(-1)?.kind, 'completed')
+  t.deepEqual(
+    events.flatMap((event) => (event.kind === 'updated' ? [event.target] : [])),
+    ['lemon'],
+  )
 })
 
 test('cancelling while no server can be reached ends the edit here', async (t) => {

@@ -5,6 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { type Socket, type AddressInfo, createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Metadata } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import {
   type ClientEvent,
@@ -13,6 +14,8 @@ import {
   type EditSummary,
   connect,
 } from '../../src/client/client.js'
+import { callError } from '../../src/client/channel.js'
+import { toDeadline } from '../../src/client/request.js'
 import { nextTry } from '../../src/client/retry.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
 
@@ -158,6 +161,50 @@ test('pings are answered, and a client that does not keep its promise loses its 
   scheduler.allow(5)
   t.truthy(await again.first('completed'))
   again.end()
+})
+
+test('an edit that no server has heard of yet is not tried twice at the one that cannot be reached', async (t) => {
+  const { address } = await serve(t)
+  const client = clientOf(t, [unreachable, address], { balancing: 'pick_first', startMs: 0 })
+  t.is((await client.edit(request).result()).statistics.steps, 40)
+})
+
+test('an edit that ends every server that takes it is given up', async (t) => {
+  const servers = await Promise.all(all.slice(0, 8).map(() => serve(t, { allowed: 0 })))
+  const addresses = servers.map(({ address }) => address)
+  const client = clientOf(t, addresses, { balancing: 'pick_first' })
+  const killed = new Set<object>()
+  const events = await collect(client.edit(request), ({ kind }) => {
+    if (kind !== 'accepted' && kind !== 'resumed') return
+    for (const { server, scheduler } of servers) {
+      if (scheduler.asked > 0 && !killed.has(server)) server.kill()
+      if (scheduler.asked > 0) killed.add(server)
+    }
+  })
+  t.like(events.at(-1), { kind: 'failed', error: { status: 'INTERNAL' } })
+  t.is(killed.size, 6, 'the other two are spared')
+})
+
+test('cancelling and closing do not wait for what a full server asks for', async (t) => {
+  const { address, peer, scheduler } = await serve(t, { places: 0, retryAfterMs: 3_600_000 })
+  const patient = { startMs: 36_000_000 }
+  const [first, second] = [clientOf(t, address, patient), clientOf(t, address, patient)]
+  const [cancelled, closed] = [first.edit(request), second.edit(request)]
+  const events = [collect(cancelled), collect(closed)]
+  while (scheduler.asked < 2) await peer.unary('GetServerInfo', {})
+  cancelled.cancel()
+  second.close()
+  t.like(await events[0], [{ kind: 'cancelled' }])
+  t.like(await events[1], [{ kind: 'failed', error: { status: 'CANCELLED' } }])
+})
+
+test('a deadline as the wire takes it', (t) => {
+  t.deepEqual([undefined, Infinity, 0.2, 250.4, 5e9].map(toDeadline), [undefined, undefined, 1, 250, 2 ** 32 - 1])
+})
+
+test('a call that is not answered in time has not reached its server', (t) => {
+  const error = Object.assign(new Error('late'), { code: 4, details: 'Deadline exceeded', metadata: new Metadata() })
+  t.is(callError(error).status, 'UNAVAILABLE')
 })
 
 test('an edit that somebody else cancels is not started again', async (t) => {

@@ -30,6 +30,8 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
   for (const part of ['colour in ', 'host in ', 'FLEXIT_MAX_STEPS', 'FLEXIT_DEVICE', '--port']) {
     t.true(error.message.includes(part), part)
   }
+  const nothing = write(t, JSON.stringify({ threads: false, drainMs: null }))
+  t.throws(() => resolveOptions({ flags: {}, environment: {}, file: nothing }), { message: /threads in[^]*drainMs in/ })
   t.throws(() => resolveOptions({ flags: { tlsKey: 'x' }, environment: {} }), { message: /belong together/ })
   t.throws(() => resolveOptions({ flags: { tlsClientCa: 'x' }, environment: {} }), { message: /tls-client-ca needs/ })
   const wrong: [flags: object, message: RegExp][] = [
@@ -39,6 +41,9 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
     [{ maxBatch: '64' }, /--max-residents is less than --max-batch/],
     [{ maxWaitingBytesPerTenant: '1024' }, /--max-waiting-bytes-per-tenant is less than --max-image-bytes/],
     [{ maxEdits: '0', ageMs: '0' }, /--max-edits[^]*--age-ms/],
+    [{ port: '' }, /--port: Use a whole number/],
+    [{ drainMs: ' ' }, /--drain-ms: Use a whole number/],
+    [{ host: '' }, /--host/],
     [{ orca: 'yes' }, /--orca: Use true or false/],
     [{ otlpEndpoint: 'ftp://collector' }, /--otlp-endpoint: Use a URL/],
   ]

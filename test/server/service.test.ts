@@ -72,6 +72,51 @@ test('without its client an edit is cancelled after the grace, unless it is to r
   t.truthy(await watching[1]!.first('completed'))
 })
 
+test('an edit that is to run on, but was paused, is cancelled without its client as others are', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 1, options: { disconnectGraceMs: 0 } })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit({ runOn: true }) })
+  await stream.first('step')
+  stream.send('a', { pause: {} })
+  stream.send('a', { update: { targetText: 'lemon' } })
+  await stream.first('updated')
+  stream.cancel()
+  await scheduler.edits[0]!.ended
+  t.true((await peer.stream('Attach', { editId: 'a' }).first('cancelled')).cancelled.abandoned)
+})
+
+test('an update that comes again, with its number, is in force once', async (t) => {
+  const { peer } = await serve(t, { allowed: 0 })
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  stream.send('a', { update: { targetText: 'lemon', number: 7 } })
+  await stream.first('updated')
+  const again = peer.edit()
+  again.send('a', { attach: {} })
+  again.send('a', { update: { targetText: 'lemon', number: 7 } })
+  again.send('a', { update: { parameters: { steps: 0 }, number: 8 } })
+  again.send('a', { update: { targetText: 'pear', number: 9 } })
+  await again.first('updated', ({ updated }) => updated?.targetText === 'pear')
+  const numbers = again.all.flatMap(({ updated }) => (updated === undefined ? [] : [updated.number]))
+  t.deepEqual(numbers, [7, 9], 'the first is the replay')
+  t.is((await again.first('rejected')).rejected.updateNumber, 8)
+  again.cancel()
+})
+
+test('of an edit that has ended no preview is kept', async (t) => {
+  const { peer } = await serve(t)
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit({ stream: { previews: {} } }) })
+  const { step } = await stream.first('step', ({ step }) => step?.step === 4)
+  t.not(step.preview, null)
+  await stream.first('completed')
+  const observer = peer.stream('Attach', { editId: 'a' })
+  await observer.over
+  t.deepEqual(observer.all.map(kindOf), ['accepted', 'started', 'step', 'completed'])
+  t.is(observer.all[2]!.step!.preview, null)
+  stream.end()
+})
+
 test('observers hear what there is and what comes, and do not disturb', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 3 })
   const stream = peer.edit()
@@ -114,6 +159,11 @@ test('RunEdit: its deadline ends the edit, and errors are the call’s', async (
   timely.cancel()
   const wrong = await peer.stream('RunEdit', { start: null }).over
   t.is(wrong?.code, codes.INVALID_ARGUMENT)
+  // Headers of 64 kB would silence the connection.
+  const networks = ['ü'.repeat(100_000)]
+  const long = await peer.stream('RunEdit', { start: startEdit({ parameters: { networks } }) }).over
+  t.is(long?.code, codes.INVALID_ARGUMENT)
+  t.true(long!.details.length < 1100)
 })
 
 test('GetEdit, ListEdits and CancelEdit tell pending, running, ended and unknown apart', async (t) => {

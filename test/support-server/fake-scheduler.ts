@@ -20,12 +20,16 @@ export interface FakeOptions {
   readonly allowed?: number
   /** Edits that have a place; more are refused. */
   readonly places?: number
+  /** What a refused edit is told. Default 1500. */
+  readonly retryAfterMs?: number
 }
 
 export class FakeScheduler implements SchedulerApi {
   readonly admitted: AdmissionRequest[] = []
   readonly edits: FakeEdit[] = []
   released = 0
+  /** Edits that asked for a place. */
+  asked = 0
   readonly #options: FakeOptions
   #taken = 0
   #allowedLater = 0
@@ -36,10 +40,11 @@ export class FakeScheduler implements SchedulerApi {
   }
 
   admit(request: AdmissionRequest): Ticket {
-    const { places = Infinity } = this.#options
+    const { places = Infinity, retryAfterMs = 1500 } = this.#options
+    this.asked += 1
     if (this.#taken >= places) {
       const message = 'the queue is full'
-      throw new AdmissionError({ code: 'RESOURCE_EXHAUSTED', message, reason: 'edits', retryAfterMs: 1500 })
+      throw new AdmissionError({ code: 'RESOURCE_EXHAUSTED', message, reason: 'edits', retryAfterMs })
     }
     this.#taken += 1
     this.admitted.push(request)

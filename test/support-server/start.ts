@@ -26,6 +26,7 @@ export interface TestSetup {
   readonly options?: Partial<ServerOptions>
   readonly allowed?: number
   readonly places?: number
+  readonly retryAfterMs?: number
   /** Default: the embedded one. */
   readonly packs?: readonly Pack[]
   /** Default: a fake one. */

@@ -10,14 +10,12 @@ import { fileError, invalidArgument } from '../../engine/errors.js'
 import { shippedFolder } from '../../engine/pack/locations.js'
 import type { EditParameters } from '../../engine/parameters.js'
 import { interruptible } from '../interruption.js'
-import { addParameters, givenParameters, parseCount, parseNumber } from '../parameters.js'
+import { addParameters, countUpTo, givenParameters, parseCount, parseNumber } from '../parameters.js'
 import { type Progress, createProgress } from '../progress.js'
+import { type RemoteOptions, addConnectionOptions, connectionOf } from '../remote.js'
 
-interface LoadOptions {
+interface LoadOptions extends RemoteOptions {
   readonly server: string
-  readonly token?: string
-  readonly tls?: boolean
-  readonly tlsCa?: string
   readonly closed?: number
   readonly open?: number
   readonly sweep?: boolean
@@ -53,11 +51,9 @@ export function loadCommand(): Command {
     .summary('put a load on a server')
     .description('Put a load on a server: percentiles of times, goodput, refusals.')
     .requiredOption('--server <host:port>', 'several that serve the same pack, separated by commas')
-    .option('--token <text>', 'of the server (default: $FLEXIT_TOKEN)')
-    .option('--tls', 'speak TLS with the server')
-    .option('--tls-ca <file>', 'PEM file of the authority to trust; means --tls')
+  addConnectionOptions(command)
     .optionsGroup('Load:')
-    .option('--closed <n>', `so many edits at once (default: ${usualEdits})`, parseCount)
+    .option('--closed <n>', `so many edits at once (default: ${usualEdits})`, countUpTo(100_000))
     .option('--open <rate>', 'so many edits a second, at random times, whatever becomes of them', parseNumber)
     .option('--sweep', 'capacity with --closed edits at once, then open loops up to and past it')
     .option('--edits <n>', 'end after so many edits', parseCount)
@@ -134,13 +130,6 @@ function check({ open, closed, edits, duration, sweep, lossless, latents }: Load
   }
   if (lossless === true && latents === undefined) {
     throw invalidArgument('lossless', '--lossless means nothing without --latents', 'Give both.')
-  }
-}
-
-function connectionOf({ token = process.env['FLEXIT_TOKEN'], tls = false, tlsCa }: LoadOptions): ConnectOptions {
-  return {
-    ...(token === undefined ? {} : { token }),
-    ...(tlsCa !== undefined ? { tls: { ca: tlsCa } } : tls ? { tls: true } : {}),
   }
 }
 

@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { FlexitError, fileError, invalidArgument } from '../errors.js'
+import { FlexitError, fileError, invalidArgument, quoted } from '../errors.js'
 import { Weights } from '../networks/weights.js'
 import type { ClipConfig } from './architectures.js'
 import { openCheckpoint } from './checkpoint.js'
@@ -115,7 +115,7 @@ export class Pack {
       const known = this.manifest.clip.map((e) => e.name).join(', ')
       throw invalidArgument(
         'networks',
-        `the pack ${this.manifest.name} has no network "${name}"`,
+        `the pack ${this.manifest.name} has no network ${quoted(name)}`,
         `Choose among ${known}.`,
       )
     }
