@@ -47,18 +47,24 @@ export interface EditRequest {
   readonly parameters?: Partial<EditParameters>
 }
 
-/** Sessions kept ready: step graphs of different specifications, and the graphs around them. */
-const maxSessions = 12
+/** Sessions kept ready: step graphs, each of which keeps the memory of its largest step, and the graphs around them. */
+const maxSessions = { step: 4, around: 12 } as const
+
+type Sessions = LRUCache<string, Promise<Session>>
+
+function newSessions(max: number): Sessions {
+  return new LRUCache({
+    max,
+    dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
+  })
+}
 
 export class Engine {
   readonly pack: Pack
   readonly #options: EngineOptions
   readonly #cache: GraphCache
-  readonly #sessions = new LRUCache<string, Promise<Session>>({
-    max: maxSessions,
-    dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
-  })
-
+  readonly #steps = newSessions(maxSessions.step)
+  readonly #around = newSessions(maxSessions.around)
   #lastBatch: { readonly edits: readonly Edit[]; readonly inputs: Record<string, Tensor> } | undefined
 
   private constructor(pack: Pack, options: EngineOptions) {
@@ -149,21 +155,34 @@ export class Engine {
     await this.picture(edit)
   }
 
+  /** Free all sessions of steps but the one that was used last. Returns whether there were others. To be called between steps. */
+  async trim(): Promise<boolean> {
+    const [, ...others] = [...this.#steps.entries()]
+    for (const [id, loading] of others) {
+      this.#steps.delete(id)
+      // What frees it was told to wait for it first.
+      await loading.catch(() => undefined)
+    }
+    return others.length > 0
+  }
+
   /** Free the sessions and close the pack's files. */
   async close(): Promise<void> {
-    const sessions = [...this.#sessions.values()]
-    this.#sessions.clear()
+    const sessions = [...this.#steps.values(), ...this.#around.values()]
+    this.#steps.clear()
+    this.#around.clear()
     await Promise.allSettled(sessions)
     this.pack.close()
   }
 
   #session(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
     const id = `${kind} ${key}`
-    const known = this.#sessions.get(id)
+    const sessions = kind === 'step' ? this.#steps : this.#around
+    const known = sessions.get(id)
     if (known !== undefined) return known
     const loading = this.#load(kind, key, build, specification)
-    this.#sessions.set(id, loading)
-    loading.catch(() => this.#sessions.delete(id))
+    sessions.set(id, loading)
+    loading.catch(() => sessions.delete(id))
     return loading
   }
 

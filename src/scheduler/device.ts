@@ -47,6 +47,8 @@ export type DeviceResult =
     }
   /** The batch did not fit into memory; no edit took a step. */
   | { readonly kind: 'out-of-memory'; readonly error: FlexitError }
+  /** The device computes nothing at present, which is no edit's fault; no edit took a step. As after a crash otherwise. */
+  | { readonly kind: 'broken'; readonly error: FlexitError }
 
 export interface StepDevice {
   /** `cuda:0` */

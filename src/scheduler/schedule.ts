@@ -9,6 +9,7 @@ import { rankOf } from './policies/deadlines.js'
 import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
 import { fairPart, movePays } from './policies/moves.js'
+import { isImpatient } from './policies/pace.js'
 import { WaitingQueue } from './queue.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
@@ -67,8 +68,8 @@ export type BatchOutcome =
       readonly unknown: readonly number[]
     }
   | { readonly kind: 'out-of-memory' }
-  /** The worker crashed or hung; whatever it had prepared is gone. */
-  | { readonly kind: 'lost' }
+  /** The worker crashed or hung; whatever it had prepared is gone. `blameless`: for no fault of the edits. */
+  | { readonly kind: 'lost'; readonly blameless: boolean }
 
 export class Schedule {
   readonly #maxResidents: number
@@ -214,8 +215,8 @@ export class Schedule {
     const available = mates.length + this.#waiting.count(key)
     const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key, available)
     const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
-    const newcomers =
-      mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
+    const spread = mates.length <= limit && this.#spread(device, leader, mates)
+    const newcomers = spread || this.#isWaitedFor(leader, mates, nowMs) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
       let best = parts.length < newcomers ? device.entrant(this.#waiting.firstOf(key)) : undefined
@@ -232,7 +233,7 @@ export class Schedule {
     const { key, parts } = device.running!
     device.running = undefined
     this.#idle++
-    const failed = outcome.kind === 'stepped' ? [] : this.#blame(device, key, parts, outcome.kind)
+    const failed = outcome.kind === 'stepped' ? [] : this.#blame(device, key, parts, outcome)
     if (outcome.kind === 'stepped') device.losses = 0
     if (outcome.kind === 'stepped' && outcome.measured && parts.length > 0) this.#measure(device, key, parts, outcome)
     const unknown = new Set(outcome.kind === 'stepped' ? outcome.unknown : [])
@@ -280,11 +281,17 @@ export class Schedule {
   }
 
   /** Edits that cannot go on after a batch that did not come back. */
-  #blame(device: DeviceState, key: string, parts: readonly Part[], kind: 'out-of-memory' | 'lost'): number[] {
+  #blame(
+    device: DeviceState,
+    key: string,
+    parts: readonly Part[],
+    outcome: Exclude<BatchOutcome, { kind: 'stepped' }>,
+  ): number[] {
     for (const { share, chargedMs } of parts) this.#charge(share, -chargedMs)
     const ids = parts.map(({ edit }) => edit.id)
-    if (kind === 'lost') {
+    if (outcome.kind === 'lost') {
       device.losses++
+      if (outcome.blameless) return []
       for (const { edit } of parts) {
         edit.strikes++
         edit.lostOn = device
@@ -339,6 +346,13 @@ export class Schedule {
     return movable.length > 0
   }
 
+  /** Whether an edit of another graph waits too long for a batch that is always filled up. */
+  #isWaitedFor({ key, share }: Scheduled, mates: readonly Scheduled[], nowMs: number): boolean {
+    const first = this.#waiting.first()
+    if (mates.length === 0 || first === undefined) return false
+    return first.key !== key && first.share === share && isImpatient(first, nowMs)
+  }
+
   /** Edits that have waited too long rise. */
   #age(device: DeviceState, nowMs: number): void {
     const raise = (edit: Scheduled): boolean => {
@@ -347,6 +361,7 @@ export class Schedule {
       return level !== undefined
     }
     for (const edit of device.resting) raise(edit)
+    for (const edit of this.#suspects) raise(edit)
     let left = maxRaised
     for (let level = levelCount - 1; level > finishingLevel; level--) {
       let oldest = this.#waiting.oldest(level)

@@ -220,6 +220,10 @@ export class Scheduler implements SchedulerApi {
 
   #settle(device: string, key: string, items: readonly BatchItem[], result: DeviceResult): void {
     const nowMs = this.#now()
+    if (result.kind === 'broken') {
+      this.#lose(device, items, result.error, true)
+      return
+    }
     if (result.kind === 'out-of-memory') {
       this.#observer.onOutOfMemory?.({ device, samples: items.length, error: result.error })
       this.#return(items, this.#schedule.update(device, { kind: 'out-of-memory' }, nowMs).failed, result.error)
@@ -236,9 +240,9 @@ export class Scheduler implements SchedulerApi {
   }
 
   /** The worker is gone, and with it what it had prepared. */
-  #lose(device: string, items: readonly BatchItem[], error: unknown): void {
+  #lose(device: string, items: readonly BatchItem[], error: unknown, blameless = false): void {
     this.#observer.onWorkerLost?.({ device, error })
-    const { failed, deviceOut } = this.#schedule.update(device, { kind: 'lost' }, this.#now())
+    const { failed, deviceOut } = this.#schedule.update(device, { kind: 'lost', blameless }, this.#now())
     this.#return(items, failed, deadly(error))
     if (!deviceOut) return
     this.#out.add(device)

@@ -68,8 +68,9 @@ export class WorkerDevice implements StepDevice {
       case 'out-of-memory':
         return { kind: 'out-of-memory', error: errorFromData(reply.error) }
       case 'failed': {
-        // The pack cannot be opened any more: that is no edit's fault, and no other thread would do better.
-        throw errorFromData(reply.error)
+        const error = errorFromData(reply.error)
+        await this.#replace()
+        return { kind: 'broken', error }
       }
       case 'ready':
         throw new Error(`the worker of ${this.name} answered a batch with "ready"`)
@@ -90,6 +91,13 @@ export class WorkerDevice implements StepDevice {
   async close(): Promise<void> {
     await this.#send({ kind: 'close' }).catch(() => undefined)
     await this.#pool.destroy()
+  }
+
+  /** Another thread, of which nothing is known yet. To be called while this one has nothing to do. */
+  async #replace(): Promise<void> {
+    const pool = this.#pool
+    this.#pool = this.#newPool()
+    await pool.destroy().catch(() => undefined)
   }
 
   #newPool(): Pool {

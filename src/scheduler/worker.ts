@@ -25,6 +25,9 @@ const { killSwitch, packs, ...setup } = workerData as WorkerData
 const edits = new Map<number, Edit>()
 let opening: Promise<Engines> | undefined
 
+/** Edits of the present task that failed in a way that nobody foresaw. */
+const strange = new Set<number>()
+
 /** Set while a graph is built or loaded: times of such a task measure nothing. */
 let disturbed = false
 
@@ -39,7 +42,11 @@ export async function handle(task: Task): Promise<Reply> {
         for (const engine of engines.values()) await engine.warmUp()
         return { kind: 'ready' }
       case 'run':
-        return await run(engines, task.batch)
+        return await run(engines, task.batch).catch(async (error: unknown) => {
+          // Graphs that are not needed now may be what fills the memory.
+          if (isOutOfMemory(error) && (await trim(engines))) return run(engines, task.batch)
+          throw error
+        })
       case 'close':
         for (const engine of engines.values()) await engine.close()
         return { kind: 'ready' }
@@ -48,6 +55,13 @@ export async function handle(task: Task): Promise<Reply> {
     const kind = isOutOfMemory(error) ? 'out-of-memory' : 'failed'
     return { kind, error: errorToData(isOutOfMemory(error) ? outOfMemory(error) : error) }
   }
+}
+
+/** Returns whether there was anything to free. */
+async function trim(engines: Engines): Promise<boolean> {
+  let freed = false
+  for (const engine of engines.values()) freed = (await engine.trim()) || freed
+  return freed
 }
 
 async function open(): Promise<Engines> {
@@ -78,6 +92,7 @@ function obeyKillSwitch(): void {
 
 async function run(engines: Engines, { kind, items, forget }: DeviceBatch): Promise<Reply> {
   for (const id of forget) edits.delete(id)
+  strange.clear()
   disturbed = false
   const replies = new Map<number, ItemReply>()
   const warnings = new Map<number, readonly string[]>()
@@ -97,6 +112,7 @@ async function run(engines: Engines, { kind, items, forget }: DeviceBatch): Prom
   if (kind === 'draw') for (const item of items) await perItem(item, replies, () => draw(engines, item))
   else await step(engines, items, replies, warnings)
   obeyKillSwitch()
+  if (items.length > 0 && items.every(({ id }) => strange.has(id))) await probe(engines, items[0]!)
   const reply: Reply = {
     kind: 'done',
     results: items.map(({ id }) => replies.get(id) ?? { kind: 'unknown', id }),
@@ -105,6 +121,17 @@ async function run(engines: Engines, { kind, items, forget }: DeviceBatch): Prom
     measured: !disturbed,
   }
   return move({ [transferableSymbol]: buffers(reply.results), [valueSymbol]: reply }) as unknown as Reply
+}
+
+/**
+ * Whether the device computes anything at all, with the networks of an edit that failed. Errors: of whatever does not work.
+ */
+async function probe(engines: Engines, { id, state = edits.get(id)?.state }: BatchItem): Promise<void> {
+  if (state === undefined) return
+  const { picture, parameters } = state
+  const engine = engineOf(engines, state)
+  const black = { ...picture, data: new Uint8Array(picture.data.length) }
+  await engine.prepare(engine.begin({ picture: black, source: 'a', target: 'b', parameters }))
 }
 
 /** All of `items` have the same pack and the same graph. */
@@ -134,7 +161,13 @@ async function step(
     await take(batch)
   } catch (error) {
     if (isOutOfMemory(error)) throw error
-    for (const item of batch) await perItem(item, replies, () => take([item]))
+    try {
+      for (const item of batch) await perItem(item, replies, () => take([item]))
+    } catch (outOfMemory) {
+      // No edit took a step: those that did are prepared anew from where they were.
+      for (const { id } of batch) if (replies.get(id)?.kind === 'stepped') edits.delete(id)
+      throw outOfMemory
+    }
   }
 }
 
@@ -162,6 +195,7 @@ async function perItem(
     if (reply !== undefined) replies.set(item.id, reply)
   } catch (error) {
     if (isOutOfMemory(error)) throw error
+    if (!(error instanceof FlexitError)) strange.add(item.id)
     replies.set(item.id, { kind: 'failed', id: item.id, error: errorToData(error) })
   }
 }
@@ -176,7 +210,9 @@ function buffers(results: readonly ItemReply[]): ArrayBufferLike[] {
 /** What ONNX Runtime's CPU and CUDA allocators, CUDA itself and V8 say. */
 function isOutOfMemory(error: unknown): boolean {
   const message = error instanceof Error ? error.message : ''
-  return /out of memory|failed to allocate|bad_alloc|smaller than requested bytes|allocation failed/i.test(message)
+  return /out of memory|failed to allocate|bad_alloc|smaller than requested bytes|allocation failed|alloc_failed/i.test(
+    message,
+  )
 }
 
 function outOfMemory(error: unknown): FlexitError {

@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { type Socket, type AddressInfo, createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Metadata } from '@grpc/grpc-js'
+import { Metadata, status as codes } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import {
   type ClientEvent,
@@ -203,7 +203,11 @@ test('a deadline as the wire takes it', (t) => {
 })
 
 test('a call that is not answered in time has not reached its server', (t) => {
-  const error = Object.assign(new Error('late'), { code: 4, details: 'Deadline exceeded', metadata: new Metadata() })
+  const error = Object.assign(new Error('late'), {
+    code: codes.DEADLINE_EXCEEDED,
+    details: 'late',
+    metadata: new Metadata(),
+  })
   t.is(callError(error).status, 'UNAVAILABLE')
 })
 

@@ -282,3 +282,12 @@ test.serial('states that do not fit are refused, naming what does not', async (t
 test.serial('warming up makes the first step ready', async (t) => {
   await t.notThrowsAsync(one.warmUp({ views: 0, networks: ['vit'] }))
 })
+
+test.serial('graphs that are not needed are let go, and come back as they were', async (t) => {
+  const states = [1, 2, 3].map((views) => begin(one, 1, { views, networks: ['vit'], lambdaP: 0 })[0]!)
+  const traces = await alone(one, states, 1)
+  t.true(await one.trim())
+  t.false(await one.trim(), 'the last one stays')
+  const again = await alone(one, states, 1)
+  again.forEach((trace, i) => same(t, trace, traces[i]!, `edit ${i}`))
+})

@@ -100,6 +100,13 @@ export class FakeDevice implements StepDevice {
     await turn()
   }
 
+  async break(): Promise<void> {
+    this.#take()
+    this.forgetAll()
+    this.#resolve({ kind: 'broken', error: new FlexitError({ code: 'INTERNAL', message: 'an illegal address' }) })
+    await turn()
+  }
+
   async runOutOfMemory(): Promise<void> {
     this.#take()
     this.#resolve({ kind: 'out-of-memory', error: new FlexitError({ code: 'RESOURCE_EXHAUSTED', message: 'full' }) })

@@ -58,7 +58,7 @@ class Stage {
   }
 
   lose(device = 'a') {
-    return this.schedule.update(device, { kind: 'lost' }, this.nowMs)
+    return this.schedule.update(device, { kind: 'lost', blameless: false }, this.nowMs)
   }
 
   /** Decide and take `count` steps. */
@@ -501,6 +501,60 @@ test('after a crash each edit of the batch runs alone; who crashes alone again f
   t.deepEqual(alone.sort(), [1, 2, 3, 4])
   stage.run(30)
   t.deepEqual(stage.ids().sort(), [1, 2, 4])
+})
+
+test('an edit that was lost on its first step has its turn, though others keep coming, and rises with age', (t) => {
+  const stage = new Stage({ maxBatch: 4 })
+  const add = () => stage.add({ priority: 'interactive' })
+  add()
+  stage.run(50)
+  const lost = add()
+  t.true(stage.ids().includes(lost))
+  stage.lose()
+  for (let i = 0; i < 400 && stage.stepsOf(lost) === 0; i++) {
+    if (i % 20 === 0) add()
+    stage.run(1, ({ entries }) => {
+      for (const { id } of entries) if (stage.stepsOf(id) === 100) stage.schedule.remove(id)
+      return 100
+    })
+  }
+  t.true(stage.stepsOf(lost) > 0)
+
+  const aged = new Stage({ ...single, ageMs: 100 })
+  const low = aged.add({ priority: 'batch', tenant: 'y' })
+  t.deepEqual(aged.ids(), [low])
+  aged.lose()
+  aged.add({ priority: 'interactive' })
+  aged.run(60)
+  t.true(aged.stepsOf(low) > 0)
+})
+
+test('where a device computes nothing at all, no edit is blamed', (t) => {
+  const stage = new Stage({ maxLosses: 3 })
+  for (let i = 0; i < 2; i++) stage.add()
+  const outs = [1, 2, 3].map(() => {
+    t.true(stage.ids().length > 0)
+    return stage.schedule.update('a', { kind: 'lost', blameless: true }, stage.nowMs)
+  })
+  t.deepEqual(outs.at(-1), { failed: [], deviceOut: true })
+  t.is(stage.schedule.counts.suspect, 0)
+})
+
+test('a graph whose edits keep coming does not lock out another one of the same tenant', (t) => {
+  const stage = new Stage({ maxBatch: 4 })
+  const add = (key: string) => stage.add({ key, priority: 'interactive', stepsLeft: 50 })
+  const ends = (batch: Batch) => {
+    for (const { id } of batch.entries) if (stage.stepsOf(id) === 49) stage.schedule.remove(id)
+    return 100
+  }
+  add('usual')
+  stage.run(10, ends)
+  const other = add('other')
+  for (let i = 0; i < 400 && stage.stepsOf(other) === 0; i++) {
+    if (i % 30 === 0) add('usual')
+    stage.run(1, ends)
+  }
+  t.true(stage.stepsOf(other) > 0)
 })
 
 test('a device that keeps failing is taken out, and its edits go on elsewhere', (t) => {

@@ -418,6 +418,18 @@ test('a device that keeps crashing is taken out; when none is left, edits are ha
   t.throws(() => stage.submit(), { instanceOf: AdmissionError, code: 'UNAVAILABLE' })
 })
 
+test('a device that computes nothing is taken out, and fails no edit', async (t) => {
+  const out: string[] = []
+  const stage = new Stage({ maxLosses: 2, observer: { onDeviceOut: ({ device }) => out.push(device) } }, ['a', 'b'])
+  const runs = Array.from({ length: 6 }, () => stage.submit())
+  await turn()
+  await stage.devices[1]!.break()
+  await stage.devices[1]!.break()
+  t.deepEqual(out, ['b'])
+  await stage.finish()
+  t.true(runs.every((run) => run.outcome()?.kind === 'completed'))
+})
+
 test('a worker that was replaced while idle gets its edits again', async (t) => {
   const stage = new Stage()
   const run = stage.submit()

@@ -2,7 +2,7 @@
 // The networks are those of models/tiny; progress is awaited by messages, never by time.
 
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -15,6 +15,7 @@ import type { Outcome } from '../../src/scheduler/api.js'
 import type { SchedulerObserver } from '../../src/scheduler/observer.js'
 import { Scheduler } from '../../src/scheduler/scheduler.js'
 import { WorkerDevice, shareThreads } from '../../src/scheduler/worker-device.js'
+import { copyPack } from '../support/packs.js'
 
 const pack = 'models/tiny'
 let cacheFolder: string
@@ -169,6 +170,53 @@ test.serial('a picture is drawn from a state alone, and from z0 where no step wa
   t.deepEqual(first.z, z0)
   t.deepEqual(second.picture.data, (await engine.picture(edit)).data)
 })
+
+test.serial('a pack that is away for a while is opened again when it is back', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'flexit-away-'))
+  const [here, away] = [await copyPack(folder, 'here'), join(folder, 'away')]
+  const device = await WorkerDevice.open({ packs: [here], cacheFolder, threads: 1, device: { kind: 'cpu', index: 4 } })
+  const nothing = { kind: 'draw', items: [], forget: [] } as const
+  await rename(here, away)
+  await device.kill()
+  t.like(await device.run(nothing), { kind: 'broken', error: { code: 'NOT_FOUND' } })
+  await rename(away, here)
+  t.is((await device.run(nothing)).kind, 'done')
+  await device.close()
+  await rm(folder, { recursive: true })
+})
+
+test.serial(
+  'an edit that fails for no reason known fails alone, unless the device computes nothing else either',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'flexit-broken-'))
+    const open = { packs: [pack], cacheFolder: folder, threads: 1, device: { kind: 'cpu', index: 5 } } as const
+    const device = await WorkerDevice.open(open)
+    const state = { ...begin(6), parameters: { ...begin(6).parameters, views: 2 } }
+    // What runs without an error on its own inputs runs with one on those of another graph.
+    const maker = await Engine.open({ pack, cacheFolder: folder, threads: 1 })
+    const before = new Set(await readdir(folder))
+    await maker.step([await maker.prepare(state)])
+    await maker.close()
+    const made = (await readdir(folder)).filter((file) => !before.has(file) && file.endsWith('.onnx'))
+    const pathOf = (kind: string) =>
+      join(
+        folder,
+        made.find((file) => file.startsWith(`${kind}-`))!,
+      )
+    const wrong = [...before].find((file) => file.startsWith('decode-') && file.endsWith('.onnx'))!
+
+    await copyFile(join(folder, wrong), pathOf('step'))
+    const fails = await device.run({ kind: 'step', items: [{ id: 1, state }], forget: [] })
+    t.like(fails, { kind: 'done', results: [{ kind: 'failed', id: 1 }] })
+    await device.kill()
+    await copyFile(join(folder, wrong), pathOf('prepare'))
+    t.is((await device.run({ kind: 'step', items: [{ id: 1, state }], forget: [] })).kind, 'broken')
+    const well = await device.run({ kind: 'step', items: [{ id: 2, state: begin(0) }], forget: [] })
+    t.like(well, { kind: 'done', results: [{ kind: 'stepped', id: 2 }] })
+    await device.close()
+    await rm(folder, { recursive: true })
+  },
+)
 
 test.serial('a worker that hangs is given up', async (t) => {
   // A pack whose manifest is a pipe that nobody writes to: reading it does not end.

@@ -29,7 +29,7 @@ export class Pack {
   readonly folder: string
   readonly manifest: Manifest
   readonly tokenizer: Tokenizer
-  /** Hash of the manifest, and so of the sha256 of every file: equal digests give equal edits. */
+  /** Hash of the manifest and of the sha256 of every file: equal digests give equal edits. */
   readonly digest: string
   readonly #sources: ReadonlyMap<string, TensorSource>
   readonly #networks = new Map<string, ClipNetwork>()
@@ -40,11 +40,12 @@ export class Pack {
     manifest: Manifest,
     tokenizer: Tokenizer,
     sources: ReadonlyMap<string, TensorSource>,
+    digest: string,
   ) {
     this.folder = folder
     this.manifest = manifest
     this.tokenizer = tokenizer
-    this.digest = createHash('sha256').update(JSON.stringify(manifest)).digest('hex')
+    this.digest = digest
     this.#sources = sources
   }
 
@@ -68,7 +69,9 @@ export class Pack {
       const bytes = await readFile(path).catch((error: unknown) => {
         throw fileError(error, path, 'read')
       })
-      const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources)
+      checkDigest(path, sha256(bytes), manifest.files[merges]?.sha256)
+      const digest = await digestOf(folder, manifest, [merges, ...sources.keys()])
+      const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources, digest)
       for (const name of pack.networkNames) pack.#checkVocabulary(name)
       if (pack.networkNames.length === 0) pack.clip(manifest.clip[0]!.name) // an error, with the cure
       return pack
@@ -133,7 +136,7 @@ export class Pack {
     const entries = this.manifest.clip.filter((entry) => networks.includes(entry.name))
     for (const file of requiredFiles(this.manifest, entries)) {
       const known = this.#verified.get(file)
-      const checking = known ?? checkDigest(join(this.folder, file), this.manifest.files[file]?.sha256)
+      const checking = known ?? checkFile(join(this.folder, file), this.manifest.files[file]?.sha256)
       this.#verified.set(file, checking)
       await checking
     }
@@ -175,16 +178,35 @@ async function isPresent(folder: string, file: string, manifest: Manifest, requi
   })
 }
 
-async function checkDigest(path: string, expected: string | undefined): Promise<void> {
-  if (expected === undefined) return
+/** What of the manifest does not hold a file's sha256 is read for it. */
+async function digestOf(folder: string, manifest: Manifest, files: readonly string[]): Promise<string> {
+  const hash = createHash('sha256').update(JSON.stringify(manifest))
+  for (const file of files) {
+    if (manifest.files[file]?.sha256 === undefined) hash.update(`${file} ${await sha256OfFile(join(folder, file))}`)
+  }
+  return hash.digest('hex')
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+async function sha256OfFile(path: string): Promise<string> {
   const hash = createHash('sha256')
   try {
     for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
   } catch (error) {
     throw fileError(error, path, 'read')
   }
-  const found = hash.digest('hex')
-  if (found === expected) return
+  return hash.digest('hex')
+}
+
+async function checkFile(path: string, expected: string | undefined): Promise<void> {
+  if (expected !== undefined) checkDigest(path, await sha256OfFile(path), expected)
+}
+
+function checkDigest(path: string, found: string, expected: string | undefined): void {
+  if (expected === undefined || found === expected) return
   throw new FlexitError({
     code: 'DATA_LOSS',
     message: `${path} was altered: its sha256 is ${found}, expected ${expected}`,

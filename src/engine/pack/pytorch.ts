@@ -20,6 +20,7 @@ const MAX_REPEATED_ELEMENTS = 2 ** 22
 const MAX_NODES = 1_000_000
 const MAX_DEPTH = 64
 const MAX_NAME_LENGTH = 1000
+const MAX_NAMES_LENGTH = 2 ** 24
 
 /** What a file pickles, and where the bytes of its storages begin. */
 interface Contents {
@@ -163,8 +164,10 @@ function stateDict(value: unknown): unknown {
 function collect(path: string, root: unknown): Map<string, TorchTensor> {
   const found = new Map<string, TorchTensor>()
   let nodes = 0
+  let names = 0
   const visit = (value: unknown, name: string, depth: number): void => {
-    if (++nodes > MAX_NODES || depth > MAX_DEPTH || name.length > MAX_NAME_LENGTH)
+    names += name.length
+    if (++nodes > MAX_NODES || depth > MAX_DEPTH || name.length > MAX_NAME_LENGTH || names > MAX_NAMES_LENGTH)
       throw damaged(path, `the checkpoint is nested too deeply, at ${quoted(name)}`)
     if (value instanceof TorchTensor && name !== '') {
       if (found.has(name)) throw damaged(path, `two tensors have the name ${quoted(name)}`)

@@ -278,6 +278,7 @@ const odd: [title: string, bytes: Buffer, message: RegExp][] = [
   ['two tensors of one name', state(text('a.b'), w, text('a'), dict(text('b'), w)), /two tensors have the name "a\.b"/],
   ['a dict that holds itself', legacy(join('}q\x00', text('a'), 'h\x00s', text('w'), w, 's')), /nested too deeply/],
   ['a dict of a million paths', legacy(doubled), /nested too deeply/],
+  ['names that are longer than the file by far', legacy(join(w, 'q\x000}(', ...Array.from({ length: 200 }, (_, i) => join(int(i), 'h\x00')), 'uq\x000}(', ...Array.from({ length: 200 }, (_, i) => join(int(i), 'h\x00')), 'uq\x000}', text('x'.repeat(900)), 'h\x00s')), /nested too deeply, at/], // prettier-ignore
   ['a name that goes on and on', state(text('x'.repeat(2000)), w), /nested too deeply, at "x{120}…"/],
   ['a dict made of a number', legacy(call(orderedDict, int(1))), /no list of pairs/],
   ['a dict made of triples', legacy(call(orderedDict, join('(', ints(1, 2, 3), 'l'))), /no list of pairs/],
