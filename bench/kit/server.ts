@@ -80,19 +80,10 @@ export class ServerProcess {
   }
 
   /** End it as a power cut would. */
-  kill(): Promise<void> {
-    return this.#end('SIGKILL')
-  }
-
-  /** End it as an operator does. */
-  stop(): Promise<void> {
-    return this.#end('SIGTERM')
-  }
-
-  async #end(signal: NodeJS.Signals): Promise<void> {
+  async kill(): Promise<void> {
     if (!this.alive) return
     const gone = once(this.#child, 'exit')
-    this.#child.kill(signal)
+    this.#child.kill('SIGKILL')
     await gone
   }
 }

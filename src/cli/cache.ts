@@ -11,7 +11,9 @@ import { cacheFolder, formatBytes } from '../engine/pack/locations.js'
 export function cacheCommand(): Command {
   const command = new Command('cache')
     .summary('show or clear the built graphs')
-    .description('Show where built graphs are kept and how large they are. They are built again when needed.')
+    .description(
+      'Show where built graphs are kept ($FLEXIT_HOME, or $XDG_CACHE_HOME) and how large they are. They are built again when needed.',
+    )
     .action(show)
   command.command('clear').description('Delete all built graphs.').action(clear)
   return command

@@ -13,7 +13,7 @@ import { checkOutputs, slug } from './outputs.js'
 import { addParameters, givenParameters, parseCount, parseThreads, shellWord } from './parameters.js'
 import { type Progress, counted, createProgress } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
-import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
+import { type RemoteOptions, addRemoteOptions, checkPlace } from './remote.js'
 import { runEdit } from './run-edit.js'
 
 interface EditOptions extends RemoteOptions {
@@ -42,7 +42,7 @@ Examples:
   flexit edit apple.png --source apple --target pear --latents pear.safetensors      stop with Ctrl-C, then
   flexit edit --resume pear.safetensors --steps 160                                  go on, and on for longer
   flexit edit apple.png --source apple --target pear --server gpu-1:50051,gpu-2:50051
-  flexit edit apple.png --source apple --target pear --json | jq .similarityTarget
+  flexit edit apple.png --source apple --target pear --json | jq 'select(.event == "step").similarityTarget'
 
 The picture's largest centred square is edited, at the pack's size (tiny: 64, imagenet: 288 pixels).
 Exit codes: 0 done, 1 failed, 2 a wrong request, 130 stopped.`
@@ -83,6 +83,7 @@ export function editCommand(): Command {
 }
 
 async function edit(image: string | undefined, options: EditOptions, signal: AbortSignal): Promise<void> {
+  checkPlace({ ...options })
   const { latents = options.resume, resume, filmstrip, animation } = options
   const resumed = resume === undefined ? undefined : readResumed(resume, image, options)
   if (resumed === undefined && image === undefined) {
@@ -137,7 +138,6 @@ async function withMaker(
   if (server === undefined) {
     return withEngine({ ...choice, pack: choice.pack ?? 'tiny' }, progress, (engine) => work(engineMaker(engine)))
   }
-  checkRemote({ ...options })
   const maker = await remoteMaker({ ...options, server, pack: choice.pack, priority: 'interactive' })
   try {
     await work(maker)

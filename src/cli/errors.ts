@@ -2,6 +2,7 @@
 
 import { CommanderError } from 'commander'
 import { FlexitError } from '../engine/errors.js'
+import { WireError } from '../proto/status.js'
 import { parameterKeys } from './parameters.js'
 
 /** Print an error and return the exit code that it asks for. With `json`, one line of JSON. */
@@ -23,6 +24,10 @@ export function reportError(error: unknown, { json }: { readonly json: boolean }
 
 /** Undefined for help that was asked for in vain: commander has printed it. */
 function translated(error: unknown): FlexitError | undefined {
+  if (error instanceof WireError && error.status === 'UNAUTHENTICATED') {
+    const { message } = error
+    return new FlexitError({ code: error.code, message, cure: 'Give --token, or set FLEXIT_TOKEN.', cause: error })
+  }
   if (error instanceof FlexitError) return error
   if (error instanceof CommanderError) return undefined
   return new FlexitError({

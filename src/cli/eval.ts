@@ -59,7 +59,7 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
   const given = { ...givenParameters({ ...options }), steps: at.at(-1)! }
   await withEvaluation(
     options,
-    signal,
+    { signal, resultsName: 'results.json' },
     (pack) => pack.resolve(given),
     async (open, parameters) => {
       const { scene, editor, resampling, progress } = open

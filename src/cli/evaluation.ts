@@ -1,10 +1,10 @@
 // What `flexit eval` and `flexit sweep` have in common: their options, and everything that they open.
 // The protocol is FlexIT's (CVPR 2022), section 4.1.
 
-import { stat } from 'node:fs/promises'
+import { access, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { invalidArgument } from '../engine/errors.js'
+import { fileError, invalidArgument } from '../engine/errors.js'
 import { cacheFolder, resolvePack } from '../engine/pack/locations.js'
 import { limits } from '../engine/parameters.js'
 import { parseDevice } from '../engine/runtime.js'
@@ -22,7 +22,7 @@ import { checkOutputs } from './outputs.js'
 import { countUpTo, parseCount, parseThreads } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
-import { type RemoteOptions, addRemoteOptions, checkRemote } from './remote.js'
+import { type RemoteOptions, addRemoteOptions, checkPlace } from './remote.js'
 
 export interface EvaluationOptions extends RemoteOptions {
   readonly pack?: string
@@ -85,7 +85,7 @@ export function addEvaluationOptions(
     .option('--images <folder>', 'their pictures (default: images, beside the queries)')
     .option(
       '--references <file|folder>',
-      'real pictures of the classes: a CSV, or a folder with one for each class (default: references.csv, beside them)',
+      'real pictures of the classes: a CSV of paths inside --images, or a folder with one for each class (default: references.csv, beside them)',
     )
     .option('--judge <folder>', 'networks that judge (default: judge, beside them)')
     .option(
@@ -143,13 +143,18 @@ export function stepsToJudge(
  */
 export async function withEvaluation<T>(
   options: EvaluationOptions,
-  signal: AbortSignal,
+  { signal, resultsName }: { readonly signal: AbortSignal; readonly resultsName: string },
   plan: (pack: MakerPack) => T,
   work: (open: OpenEvaluation, planned: T) => Promise<void>,
 ): Promise<void> {
   const progress = createProgress({ quiet: options.quiet ?? false })
-  const results = join(options.out, 'results.json')
-  await checkOutputs([{ option: '--out', path: results, extensions: ['.json'] }], undefined)
+  await checkOutputs(
+    [
+      { option: '--out', path: join(options.out, resultsName), extensions: ['.json'] },
+      { option: '--store', path: join(options.store, 'edits', 'any.png'), extensions: ['.png'] },
+    ],
+    undefined,
+  )
   const maker = await openMaker(options, progress)
   let judge: Judge | undefined
   try {
@@ -184,8 +189,8 @@ export async function withEvaluation<T>(
 
 function openMaker(options: EvaluationOptions, progress: Progress): Promise<PlacedMaker> {
   const { server, pack, networks, device: devices = ['cpu'], threads } = options
+  checkPlace({ ...options })
   if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', networks, devices, threads }, progress)
-  checkRemote({ ...options })
   return remoteMaker({ ...options, server, pack, priority: 'batch' })
 }
 
@@ -193,6 +198,17 @@ function openMaker(options: EvaluationOptions, progress: Progress): Promise<Plac
 async function filesOf(options: EvaluationOptions, pack: MakerPack) {
   const { queries = await packQueries(options.pack ?? pack.name), images, references, judge } = options
   const beside = (name: string) => join(dirname(queries), name)
+  await access(queries).catch((error: unknown) => {
+    throw fileError(error, queries, 'read')
+  })
+  for (const [option, given, usual] of [
+    ['judge', judge, 'judge'],
+    ['references', references, 'references.csv'],
+    ['images', images, 'images'],
+  ] as const) {
+    const isThere = given !== undefined || (await stat(beside(usual)).catch(() => undefined)) !== undefined
+    if (!isThere) throw invalidArgument(option, `there is no ${usual} beside ${queries}`, `Name one with --${option}.`)
+  }
   return {
     queries,
     images: images ?? beside('images'),

@@ -40,7 +40,8 @@ export function healthCommand(): Command {
 async function health({ service, timeout, ...options }: HealthOptions) {
   const { FLEXIT_PORT: port = '50051', FLEXIT_TLS_CERT: ownCert } = process.env
   const { server = `localhost:${port}` } = options
-  if (!/^\S+:\d{1,5}$/.test(server)) throw invalidArgument('server', `${server} is not HOST:PORT`)
+  if (!/^\S+:\d{1,5}$/.test(server))
+    throw invalidArgument('server', `"${server}" is not HOST:PORT`, 'Name it as localhost:50051.')
   const tls = tlsOf(options)
   const isOwn = options.server === undefined && tls === undefined && ownCert !== undefined
   const client = new Client(server, isOwn ? ownCredentials() : channelCredentials(tls))

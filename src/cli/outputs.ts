@@ -1,6 +1,7 @@
 // Where results go: checked before the long work, so that it does not end in "no such folder".
 // Files are written by `writeFileAtomic`: the old one stays until the new one is whole.
 
+import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
 import { access, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
@@ -19,7 +20,7 @@ export interface OutputFile {
  */
 export async function checkOutputs(outputs: readonly OutputFile[], input: string | undefined): Promise<void> {
   const taken = new Map<string, string>()
-  if (input !== undefined) taken.set(await identity(input), 'the input')
+  if (input !== undefined) taken.set(await identity(input, 'read'), 'the input')
   for (const { option, path, extensions } of outputs) {
     if (!extensions.includes(extname(path).toLowerCase())) {
       const known = extensions.join(', ')
@@ -60,8 +61,8 @@ async function nearestFolder(path: string): Promise<string> {
 }
 
 /** Equal for two names of one file, also through links. */
-async function identity(path: string): Promise<string> {
-  const there = await statOrNothing(path)
+async function identity(path: string, doing = 'write'): Promise<string> {
+  const there = await statOrNothing(path, doing)
   if (there !== undefined) return `${there.dev}:${there.ino}`
   const folder = await realpath(dirname(path)).catch(() => resolve(dirname(path)))
   return join(folder, basename(path))
@@ -69,16 +70,18 @@ async function identity(path: string): Promise<string> {
 
 /** Letters and digits of a text as a part of a file name. */
 export function slug(text: string): string {
-  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? ['edit']
-  return words.join('-').slice(0, 60)
+  const words = text.toLowerCase().match(/[\p{L}\p{N}]+/gu)
+  if (words !== null) return words.join('-').slice(0, 60)
+  // Two emojis are not to be one name.
+  return `edit-${createHash('sha256').update(text).digest('hex').slice(0, 8)}`
 }
 
-async function statOrNothing(path: string) {
+async function statOrNothing(path: string, doing = 'write') {
   try {
     return await stat(path)
   } catch (error) {
     const code = systemErrorCode(error)
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
-    throw fileError(error, path, 'write')
+    throw fileError(error, path, doing)
   }
 }

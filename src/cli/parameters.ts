@@ -71,7 +71,8 @@ export function parseNumber(text: string): number {
 
 /** A whole number above 0. */
 export function parseCount(text: string): number {
-  if (!/^\d{1,9}$/.test(text) || Number(text) === 0) throw new InvalidArgumentError('It is not a whole number above 0.')
+  if (!/^\d{1,9}$/.test(text) || Number(text) === 0)
+    throw new InvalidArgumentError('It is not a whole number from 1 to 999999999.')
   return Number(text)
 }
 

@@ -53,10 +53,15 @@ export function addTlsOptions(command: Command): Command {
     .option('--tls-key <file>', 'PEM file of its private key')
 }
 
-/** Options that mean something only where the edit is made here. Errors: INVALID_ARGUMENT. */
-export function checkRemote(options: Readonly<Record<string, unknown>>): void {
-  const local = ['device', 'threads'].find((name) => options[name] !== undefined)
-  if (local !== undefined) {
-    throw invalidArgument(local, `--${local} cannot be given with --server`, 'The server chooses; leave it out.')
-  }
+/** Options that mean something only here, or only on a server. Errors: INVALID_ARGUMENT. */
+export function checkPlace(options: Readonly<Record<string, unknown>>): void {
+  const isRemote = options['server'] !== undefined
+  const foreign = isRemote ? ['device', 'threads'] : ['token', 'tls', 'tlsCa', 'tlsCert', 'tlsKey']
+  const name = foreign.find((name) => options[name] !== undefined)
+  if (name === undefined) return
+  const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`
+  const [message, cure] = isRemote
+    ? [`${flag} cannot be given with --server`, 'The server chooses; leave it out.']
+    : [`${flag} means nothing without --server`, 'Name the server, or leave it out.']
+  throw invalidArgument(name, message, cure)
 }

@@ -22,6 +22,9 @@ Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --c
 before variables, variables before the file. SIGTERM and Ctrl-C: the server ends within --drain-ms, all but its last quarter
 (2 to 5 s) for edits to finish; the others are handed back to their clients. A second one ends it at once.
 
+The file of --auth-file: { "tokens": [{ "tenant": "web", "token": "…" }, …], "tenants": { "web": { "weight": 4 } } }; a token of
+16 characters or more, or its "sha256"; "priority" of a tenant: the highest of its edits.
+
 Examples:
   flexit serve
   flexit serve --device cuda:0 --device cuda:1 --pack imagenet --host 0.0.0.0

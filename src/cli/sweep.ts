@@ -96,7 +96,7 @@ async function run(options: SweepOptions, signal: AbortSignal): Promise<void> {
     const parameters = planned.settings.map((setting) => pack.resolve({ ...base, ...setting.parameters }))
     return { plan: planned, parameters }
   }
-  await withEvaluation({ ...options, networks }, signal, plan, async (open, planned) => {
+  await withEvaluation({ ...options, networks }, { signal, resultsName: 'sweep.json' }, plan, async (open, planned) => {
     const { scene, editor, resampling, progress } = open
     const onEdits = editProgress(progress)
     const results = await sweep(scene, { editor, ...planned, at, resampling, onEdits })

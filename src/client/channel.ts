@@ -236,12 +236,28 @@ export function callError(error: ServiceError): WireError {
   // Without details it is not the server that speaks, but grpc-js or a proxy.
   const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED', 'DEADLINE_EXCEEDED'].includes(told.status)
   if (!broken || status !== undefined) return told
+  const why = withoutWrapping(error.details)
+  const isTls = /ssl|tls|certificate|self.signed|ERR_OSSL|wrong version number/i.test(why)
   return new WireError({
     code: 'UNAVAILABLE',
-    message: `the server cannot be reached: ${error.details}`,
-    cure: 'Check its address, and that it runs: `npx flexit serve`.',
+    message: `the server cannot be reached: ${why}`,
+    cure: isTls
+      ? 'Check that it speaks TLS, and the certificates: whom to trust (--tls-ca), and what to show (--tls-cert, --tls-key).'
+      : 'Check its address, that it runs (`npx flexit serve`), and whether it speaks TLS (--tls).',
     cause: error,
   })
+}
+
+/** What grpc-js puts around the words of the last attempt, once for each policy. */
+function withoutWrapping(details: string): string {
+  const inner = /^(?:\w+: )?No connection established\. Last error: (.*?)(?:\.? Resolution note: *)?$/s.exec(
+    details,
+  )?.[1]
+  if (inner !== undefined) return withoutWrapping(inner)
+  return details
+    .replace(/\s+/g, ' ')
+    .replace(/ \(\d{4}-\d\d-\d\dT[\d:.]+Z\)/, '')
+    .trim()
 }
 
 /** Plain text, or TLS with what the files hold. Errors: those of reading the files. */

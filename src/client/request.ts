@@ -53,7 +53,7 @@ export interface ClientEditRequest {
 }
 
 /** Steps between two latents that the library asks for, to go on from, where the application wants none. */
-export const resumeEvery = 8
+const resumeEvery = 8
 
 const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
 const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
@@ -91,7 +91,7 @@ export function toDeadline(ms = Infinity): number | undefined {
   return ms === Infinity ? undefined : Math.min(Math.max(1, Math.round(ms)), 2 ** 32 - 1)
 }
 
-export function toResumePoint({ step, latent, shape, packDigest }: EditPoint): ResumePoint {
+function toResumePoint({ step, latent, shape, packDigest }: EditPoint): ResumePoint {
   return {
     step,
     packDigest,

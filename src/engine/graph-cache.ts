@@ -5,6 +5,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { FlexitError, systemErrorCode } from './errors.js'
 import type { Graph } from './graph/graph.js'
 import { isWhole, writeOnnx } from './graph/onnx.js'
 import { BrokenModelError } from './runtime.js'
@@ -52,8 +53,19 @@ export class GraphCache {
     }
   }
 
+  #unwritable(error: unknown): unknown {
+    const reason = error instanceof FlexitError ? systemErrorCode(error.cause) : undefined
+    if (!(error instanceof FlexitError) || !['EACCES', 'EPERM', 'EROFS'].includes(reason ?? '')) return error
+    const { code, message } = error
+    const cure = `Built graphs are kept in ${this.folder}: make it writable, or name another place with FLEXIT_HOME or XDG_CACHE_HOME.`
+    return new FlexitError({ code, message, cure, cause: error })
+  }
+
   async #rebuild(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
-    return writeOnnx(await build(), this.folder, keyOf(name, parts))
+    const graph = await build()
+    return writeOnnx(graph, this.folder, keyOf(name, parts)).catch((error: unknown) => {
+      throw this.#unwritable(error)
+    })
   }
 }
 

@@ -117,6 +117,8 @@ function idOf(row: CsvRow, index: number, where: string): number {
   throw invalidArgument('queries', `the id of ${where} is "${text}", not a whole number`)
 }
 
+const classCure = 'Use one of the labels that its judge.json names.'
+
 /** A path inside the folder of pictures. */
 function picturePath(path: string, where: string): string {
   if (path !== '' && !path.startsWith('/') && !path.split(/[\\/]/).includes('..')) return path
@@ -135,7 +137,7 @@ function outputsOf({ columns }: Csv, labels: readonly string[] | undefined, path
     const text = ids ? row[`${role}_id`]! : row[role]!
     const output = ids ? (/^\d{1,6}$/.test(text) ? Number(text) : undefined) : byLabel.get(text)
     if (output !== undefined && (labels === undefined || output < labels.length)) return output
-    throw invalidArgument('queries', `the ${role} of ${where}, "${text}", is not a class of the judge`)
+    throw invalidArgument('queries', `the ${role} of ${where}, "${text}", is not a class of the judge`, classCure)
   }
 }
 
@@ -161,7 +163,7 @@ async function readClasses(
   const entries = table.rows.map((row) => {
     const name = row[label]!
     const output = labels?.indexOf(name) ?? -1
-    if (output < 0) throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`)
+    if (output < 0) throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`, classCure)
     return [output, name] as const
   })
   return new Map(entries.sort(([a], [b]) => a - b))

@@ -12,7 +12,7 @@ interface Layer {
 }
 
 /** The client was told to open no more streams on the connection of this call of a grpc-js server. */
-export function isConnectionEnding(call: object): boolean {
+function isConnectionEnding(call: object): boolean {
   let layer: Layer | undefined = call
   while (layer !== undefined && layer.stream === undefined) layer = layer.call ?? layer.nextCall
   return layer?.stream?.session?.closed ?? false

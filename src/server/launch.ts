@@ -1,7 +1,8 @@
 // A server with everything below it: packs, devices with their threads, scheduler.
 // What `flexit serve` starts.
 
-import { FlexitError } from '../engine/errors.js'
+import { lookup } from 'node:dns/promises'
+import { FlexitError, quoted } from '../engine/errors.js'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
 import { parseDevice } from '../engine/runtime.js'
@@ -12,7 +13,7 @@ import { createLogger } from './logger.js'
 import { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
 import { schedulerMetrics } from './scheduler-metrics.js'
-import { type RunningServer, startServer } from './server.js'
+import { type RunningServer, certificateFiles, startServer } from './server.js'
 import { openTracing } from './tracing.js'
 
 export interface LaunchedServer extends RunningServer {
@@ -38,6 +39,9 @@ const lastSpansMs = 2_000
 export async function launchServer(options: ServerOptions, { version, onProgress }: Launch): Promise<LaunchedServer> {
   const logger = createLogger(options.logLevel)
   const tenants = openTenants(options.authFile)
+  // Before the graphs are loaded, which takes long.
+  certificateFiles(options)
+  await checkHost(options.host)
   const folders: string[] = []
   const packs: Pack[] = []
   let devices: WorkerDevice[] = []
@@ -79,6 +83,14 @@ export async function launchServer(options: ServerOptions, { version, onProgress
     for (const pack of packs) pack.close()
     throw error
   }
+}
+
+async function checkHost(host: string): Promise<void> {
+  await lookup(host).catch((error: unknown) => {
+    const cure = 'Use 127.0.0.1, 0.0.0.0 for every network, or a name or address of this machine.'
+    const message = `the address ${quoted(host)} is not known here`
+    throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'host', message, cure, cause: error })
+  })
 }
 
 /** Clients name packs by what their manifests say. */

@@ -124,7 +124,8 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   }
 }
 
-function certificateFiles({ tlsCert, tlsKey, tlsClientCa }: ServerOptions): CertificateFiles | undefined {
+/** Undefined: plain text. Errors: those of the files. */
+export function certificateFiles({ tlsCert, tlsKey, tlsClientCa }: ServerOptions): CertificateFiles | undefined {
   if (tlsCert === undefined || tlsKey === undefined) return undefined
   return new CertificateFiles({ certificate: tlsCert, key: tlsKey, authorities: tlsClientCa })
 }

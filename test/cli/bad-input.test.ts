@@ -69,7 +69,7 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
   ],
   ['more threads than all', edit('--threads', '1025'), /'1025' is invalid\. It is more than 1024\./],
   ['an unknown device', edit('--device', 'gpu'), /^error: there is no device "gpu"\nUse cpu, cuda:0/],
-  ['no save', edit('--save-every', '0'), /It is not a whole number above 0/],
+  ['no save', edit('--save-every', '0'), /It is not a whole number from 1/],
   ['an unknown option', edit('--bogus'), /^error: unknown option '--bogus'\nSee `npx flexit edit --help`/],
   ['two images', edit('other.png'), /^error: too many arguments/],
   ['an unknown command', ['edti'], /^error: unknown command 'edti'\n\(Did you mean edit\?\)\nSee/],
@@ -114,6 +114,28 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
     ['edit', '--resume', 'a.safetensors', '--target', 'x'],
     /--target cannot be given with --resume/,
   ],
+  ['a token without a server', edit('--token', 'x'), /--token means nothing without --server\nName the server/],
+  ['an authority without a server', edit('--tls-ca', 'x.pem'), /--tls-ca means nothing without --server/],
+  [
+    'half of a certificate',
+    edit('--server', 'localhost:1', '--tls-cert', 'x.pem'),
+    /--tls-cert and --tls-key belong together\nGive both/,
+  ],
+  [
+    'a pack into a folder of other files',
+    ['models', 'synth', 'tiny', '--to', '.'],
+    /has files that are not of a pack/,
+    1,
+  ],
+  ['a pack to verify that is not there', ['models', 'verify', 'imagenet'], /Run `npx flexit models pull imagenet/, 1],
+  ['queries that are not there', ['eval', '--queries', 'nope.csv'], /cannot read nope\.csv: no such file/, 1],
+  [
+    'queries without a judge',
+    ['eval', '--queries', 'text.png'],
+    /there is no judge beside text\.png\nName one with --judge/,
+  ],
+  ['a store that is a file', ['eval', '--store', 'text.png'], /text\.png is not a folder/],
+  ['a server at nobody', ['serve', '--host', 'no host'], /the address "no host" is not known here\nUse 127\.0\.0\.1/],
 ]
 
 test.before('graphs are built where nothing is in the way', async (t) => {

@@ -65,5 +65,5 @@ test('no server, no such service, and options that make no sense', async (t) => 
   t.is(half.code, 2)
   t.regex(half.stderr, /belong together/)
   t.is(odd.code, 2)
-  t.regex(odd.stderr, /localhost is not HOST:PORT/)
+  t.regex(odd.stderr, /"localhost" is not HOST:PORT/)
 })

@@ -11,6 +11,7 @@ import {
   parseList,
   parseNumber,
 } from '../../src/cli/parameters.js'
+import { slug } from '../../src/cli/outputs.js'
 import { tinyDefaults } from './support.js'
 
 test('numbers are decimal and whole words', (t) => {
@@ -48,4 +49,10 @@ test('the help tells the defaults of the embedded pack', (t) => {
     const { description } = options.find((option) => option.attributeName() === name)!
     t.regex(description, new RegExp(`(tiny: |; )${value}[,)]`), name)
   }
+})
+
+test('texts become names of files; those without a letter different ones', (t) => {
+  t.is(slug('Red Apple, ripe!'), 'red-apple-ripe')
+  t.regex(slug('🍊'), /^edit-[0-9a-f]{8}$/)
+  t.not(slug('🍊'), slug('🍌'))
 })

@@ -1,14 +1,14 @@
 // `flexit serve`, and `flexit edit --server`: what a server says and how it ends; edits that are saved and gone on with.
 // The servers of edits are fake but for one, which must give the bits of this machine.
 
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { readEditFile } from '../../src/engine/edit-file.js'
 import { Pack } from '../../src/engine/pack/pack.js'
 import { copyPack } from '../support/packs.js'
 import { pack, serve } from '../support-server/start.js'
-import { flexit, newFolder, parseLines, quick, strawberry, texts } from './support.js'
+import { flexit, flexitEach, newFolder, parseLines, quick, root, strawberry, texts } from './support.js'
 
 const edit = (...args: string[]) => ['edit', strawberry, ...texts, '--save-every', '4', ...args]
 
@@ -79,6 +79,43 @@ test('what cannot be on a server is refused, and what fails there is told', asyn
     t.regex(result.stderr, message)
   }
   t.is((await flexit(edit('--server', 'nowhere'), { cwd })).code, 2)
+})
+
+test('a server that wants a token, or speaks TLS, is told from one that is not there', async (t) => {
+  const cwd = newFolder()
+  const tls = (name: string) => join(root, 'test', 'fixtures', 'tls', name)
+  const authFile = join(cwd, 'tokens.json')
+  await writeFile(authFile, JSON.stringify({ tokens: [{ tenant: 'a', token: 'a-token-that-is-known' }] }))
+  const certificates = { tlsCert: tls('a.pem'), tlsKey: tls('a.key') }
+  const [{ address }, secret, mutual] = [
+    await serve(t, { options: { authFile } }),
+    await serve(t, { options: certificates }),
+    await serve(t, { options: { ...certificates, tlsClientCa: tls('client.pem') } }),
+  ]
+  const at = ({ server }: typeof secret) => ['--server', `localhost:${server.port}`]
+  const cases: [args: string[], message: RegExp][] = [
+    [['--server', address], /the call has no token\nGive --token, or set FLEXIT_TOKEN/],
+    [at(secret), /cannot be reached: (?!.*No connection).*\nCheck its address.*--tls/],
+    [
+      ['--server', address.replace('127.0.0.1', 'localhost'), '--tls'],
+      /cannot be reached: .*\nCheck that it speaks TLS/,
+    ],
+    [[...at(secret), '--tls'], /cannot be reached: .*certificate.*\nCheck that it speaks TLS/],
+    [
+      [...at(mutual), '--tls-ca', tls('a.pem')],
+      /cannot be reached: .*certificate required.*\nCheck that it speaks TLS/,
+    ],
+  ]
+  const results = await flexitEach(
+    cases.map(([args]) => edit(...args)),
+    cwd,
+  )
+  for (const [i, { code, stderr }] of results.entries()) {
+    t.is(code, 1, stderr)
+    t.regex(stderr, cases[i]![1])
+  }
+  const shown = ['--tls-ca', tls('a.pem'), '--tls-cert', tls('client.pem'), '--tls-key', tls('client.key')]
+  t.is((await flexit(edit(...at(mutual), ...shown, '--steps', '2'), { cwd })).code, 0)
 })
 
 test('the configuration of a server is printed, and its mistakes are told', async (t) => {

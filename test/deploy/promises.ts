@@ -107,7 +107,7 @@ function probeProblems(container: Container, variables: Readonly<Record<string, 
   const secure = variables['FLEXIT_TLS_CERT'] !== undefined
   for (const [name, service] of Object.entries(wanted) as [keyof typeof wanted, string][]) {
     const probe = container[name]
-    const asks = probe?.exec === undefined ? probe?.grpc : asked(probe.exec.command)
+    const asks = probe?.exec === undefined ? probe?.grpc : asked(probe.exec.command, port)
     if (asks?.service !== service) problems.push(`${name} does not ask for ${service}`)
     if (asks?.port !== port) problems.push(`${name} does not ask at ${port}`)
     if (secure === (probe?.grpc !== undefined)) problems.push(`${name}: gRPC probes are for plain text`)
@@ -115,15 +115,15 @@ function probeProblems(container: Container, variables: Readonly<Record<string, 
   return problems
 }
 
-/** Which service a probe's command asks for. */
-function asked(command: readonly string[]): { service?: string; port?: number } | undefined {
+/** Which service a probe's command asks for; without a server the one at `ownPort`, which its variables name. */
+function asked(command: readonly string[], ownPort: number): { service?: string; port?: number } | undefined {
   const [node, program, name, ...args] = command
   if (node !== 'node' || program !== launcher || name !== 'health') return undefined
   const parsed = healthCommand()
   const { operands, unknown } = parsed.parseOptions([...args])
   if (operands.length + unknown.length > 0) return undefined
-  const { service, server } = parsed.opts<{ service: string; server: string }>()
-  return { service, port: Number(server.split(':').at(-1)) }
+  const { service, server } = parsed.opts<{ service: string; server?: string }>()
+  return { service, port: server === undefined ? ownPort : Number(server.split(':').at(-1)) }
 }
 
 /** The time that a pod is given must do for everything that an end may take. */

@@ -77,19 +77,19 @@ export async function readQueries(path: string, images = dirname(path)): Promise
     const query = toQuery(record, line, meanings, header.record, mistakes)
     return query === undefined ? [] : [{ ...query, imagePath: resolve(images, query.image) }]
   })
-  if (mistakes.length > 0) throw rowErrors(path, mistakes)
+  if (mistakes.length > 0) throw rowErrors(path, mistakes, 'Ranges and pictures are looked at once these are mended.')
   const ignored = header.record.filter((name, i) => meanings[i] === undefined && name !== '')
   return { path, queries, columns, ignored }
 }
 
 /** All that is wrong with the rows of a file, as one error. */
-export function rowErrors(path: string, mistakes: readonly RowMistake[]): FlexitError {
+export function rowErrors(path: string, mistakes: readonly RowMistake[], cure?: string): FlexitError {
   const lines = mistakes.slice(0, maxTold).map(({ line, column, message }) => {
     return `  line ${line}${column === undefined ? '' : `, column ${column}`}: ${message}`
   })
   const more = mistakes.length > maxTold ? [`  and ${mistakes.length - maxTold} more`] : []
   const count = mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`
-  return invalidArgument('queries', [`${path} has ${count}; nothing was run`, ...lines, ...more].join('\n'))
+  return invalidArgument('queries', [`${path} has ${count}; nothing was run`, ...lines, ...more].join('\n'), cure)
 }
 
 function toQuery(

@@ -3,7 +3,8 @@
 
 import { Command } from 'commander'
 import { FlexitError } from '../../engine/errors.js'
-import { formatBytes, resolvePack } from '../../engine/pack/locations.js'
+import { formatBytes, requirePack, resolvePack } from '../../engine/pack/locations.js'
+import { manifestName } from '../../engine/pack/manifest.js'
 import { type FileReport, verifyPack } from '../../engine/pack/pull.js'
 import { createProgress } from '../progress.js'
 import { fileProgress } from './file-progress.js'
@@ -17,7 +18,8 @@ export function verifyCommand(): Command {
 }
 
 async function verify(pack: string, { quiet = false }: { readonly quiet?: boolean }): Promise<void> {
-  const { folder, manifest } = await resolvePack(pack)
+  const { folder, manifest, missing } = await resolvePack(pack)
+  if (missing.includes(manifestName)) await requirePack(pack) // an error, with the cure
   const progress = createProgress({ quiet: quiet || !process.stderr.isTTY })
   const reports = await verifyPack(folder, fileProgress(progress).onProgress).finally(() => progress.end())
   const width = Math.max(...reports.map(({ file }) => file.length))

@@ -2,11 +2,11 @@
 // The manifest's `bytes` and `sha256` are those of the files as written.
 
 import { createHash } from 'node:crypto'
-import { rm } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { FlexitError, fileError } from '../errors.js'
+import { FlexitError, fileError, quoted, systemErrorCode } from '../errors.js'
 import { writeFileAtomic } from '../files.js'
-import { type Manifest, type PackFile, manifestName, parseManifest } from './manifest.js'
+import { type Manifest, type PackFile, manifestName, parseManifest, readManifest } from './manifest.js'
 
 export interface WriteProgress {
   /** The file that is being written, as the manifest names it. */
@@ -31,8 +31,8 @@ export interface NewFile {
 }
 
 /**
- * Write `files` and then `pack.json` into `folder`, replacing what is there. Returns the manifest with its `files`.
- * Errors: CANCELLED, before anything was touched or later, FAILED_PRECONDITION (no space, no permission), and those of the
+ * Write `files` and then `pack.json` into `folder`, replacing a pack of the same name that is there. Returns the manifest with
+ * its `files`. Errors: FAILED_PRECONDITION (the folder holds something else), CANCELLED, before anything was touched or later, FAILED_PRECONDITION (no space, no permission), and those of the
  * contents; later the folder holds no manifest and no part of a file.
  */
 export async function writePack(
@@ -43,6 +43,11 @@ export async function writePack(
 ): Promise<Manifest> {
   const manifestPath = join(folder, manifestName)
   checkSignal(signal)
+  await checkFolder(
+    folder,
+    manifest.name,
+    files.map(({ name }) => name),
+  )
   await rm(manifestPath, { force: true }).catch((error: unknown) => {
     throw fileError(error, manifestPath, 'replace')
   })
@@ -64,6 +69,25 @@ export async function writePack(
 
 function checkSignal(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'no pack was made' })
+}
+
+/** Nothing that is not of this pack is overwritten, or has a pack put beside it. */
+async function checkFolder(folder: string, name: string, files: readonly string[]): Promise<void> {
+  const there = await readdir(folder).catch((error: unknown): string[] => {
+    if (systemErrorCode(error) === 'ENOENT') return []
+    throw fileError(error, folder, 'read')
+  })
+  const before = there.includes(manifestName) ? await readManifest(folder).catch(() => undefined) : undefined
+  if (before?.name === name) return
+  // What an earlier try left is of this pack too.
+  const tops = new Set(files.map((file) => file.split('/')[0]!))
+  const other = there.find((entry) => !tops.has(entry.replace(/\.[0-9a-f]{12}\.tmp$/, '')))
+  if (other === undefined) return
+  throw new FlexitError({
+    code: 'FAILED_PRECONDITION',
+    message: `${folder} has files that are not of a pack ${name}: ${quoted(other)}`,
+    cure: 'Choose a folder that is empty, or is not there yet.',
+  })
 }
 
 async function writeMeasured(path: string, chunks: Chunks, onBytes: (bytes: number) => void): Promise<PackFile> {
