@@ -31,7 +31,7 @@ export interface EvaluationRow {
   readonly estimates: Estimates
 }
 
-/** Figure 6: the best that can be had, the edits after all steps, and the input. */
+/** Figure 6: real pictures of the targets, the edits after all steps, and the input. */
 export interface ClusterResult {
   readonly cluster: string
   readonly queries: number
