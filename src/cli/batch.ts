@@ -18,7 +18,7 @@ import { checkOutputs, slug } from './outputs.js'
 import { addParameters, givenParameters, parseCount, parseThreads } from './parameters.js'
 import { type Progress, counted, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
-import { type RemoteOptions, addRemoteOptions, checkPlace } from './remote.js'
+import { type RemoteOptions, addRemoteOptions, checkServerOptions } from './remote.js'
 import { printLine } from './run-edit.js'
 
 interface BatchOptions extends RemoteOptions {
@@ -92,7 +92,7 @@ function collect(value: string, before: string[] = []): string[] {
 
 async function batch(path: string, options: BatchOptions, signal: AbortSignal): Promise<void> {
   const { server, pack, filmstrips = false, latents = false, json = false } = options
-  checkPlace({ ...options })
+  checkServerOptions({ ...options })
   const file = await readQueries(path, options.images)
   const out = resolve(options.out ?? join('flexit-out', usualName(path)))
   await checkOutputs([{ option: '--out', path: join(out, 'results.csv'), extensions: ['.csv'] }], path)

@@ -13,7 +13,7 @@ import { checkOutputs, slug } from './outputs.js'
 import { addParameters, givenParameters, parseCount, parseThreads, shellWord } from './parameters.js'
 import { type Progress, counted, createProgress } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
-import { type RemoteOptions, addRemoteOptions, checkPlace } from './remote.js'
+import { type RemoteOptions, addRemoteOptions, checkServerOptions } from './remote.js'
 import { runEdit } from './run-edit.js'
 
 interface EditOptions extends RemoteOptions {
@@ -83,7 +83,7 @@ export function editCommand(): Command {
 }
 
 async function edit(image: string | undefined, options: EditOptions, signal: AbortSignal): Promise<void> {
-  checkPlace({ ...options })
+  checkServerOptions({ ...options })
   const { latents = options.resume, resume, filmstrip, animation } = options
   const resumed = resume === undefined ? undefined : readResumed(resume, image, options)
   if (resumed === undefined && image === undefined) {

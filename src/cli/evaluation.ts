@@ -22,7 +22,7 @@ import { checkOutputs } from './outputs.js'
 import { countUpTo, parseCount, parseThreads } from './parameters.js'
 import { type Progress, createProgress, formatDuration } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
-import { type RemoteOptions, addRemoteOptions, checkPlace } from './remote.js'
+import { type RemoteOptions, addRemoteOptions, checkServerOptions } from './remote.js'
 
 export interface EvaluationOptions extends RemoteOptions {
   readonly pack?: string
@@ -189,7 +189,7 @@ export async function withEvaluation<T>(
 
 function openMaker(options: EvaluationOptions, progress: Progress): Promise<PlacedMaker> {
   const { server, pack, networks, device: devices = ['cpu'], threads } = options
-  checkPlace({ ...options })
+  checkServerOptions({ ...options })
   if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', networks, devices, threads }, progress)
   return remoteMaker({ ...options, server, pack, priority: 'batch' })
 }

@@ -69,21 +69,16 @@ export function parseNumber(text: string): number {
   return Number(text)
 }
 
-/** A whole number above 0. */
-export function parseCount(text: string): number {
-  if (!/^\d{1,9}$/.test(text) || Number(text) === 0)
-    throw new InvalidArgumentError('It is not a whole number from 1 to 999999999.')
-  return Number(text)
-}
-
 /** A whole number from 1 to `most`. */
 export function countUpTo(most: number): (text: string) => number {
   return (text) => {
-    const count = parseCount(text)
-    if (count > most) throw new InvalidArgumentError(`It is more than ${most}.`)
+    const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
+    if (count < 1 || count > most) throw new InvalidArgumentError(`It is not a whole number from 1 to ${most}.`)
     return count
   }
 }
+
+export const parseCount = countUpTo(999_999_999)
 
 /** Threads of a device. */
 export const parseThreads = countUpTo(limits.threads)

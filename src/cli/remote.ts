@@ -54,7 +54,7 @@ export function addTlsOptions(command: Command): Command {
 }
 
 /** Options that mean something only here, or only on a server. Errors: INVALID_ARGUMENT. */
-export function checkPlace(options: Readonly<Record<string, unknown>>): void {
+export function checkServerOptions(options: Readonly<Record<string, unknown>>): void {
   const isRemote = options['server'] !== undefined
   const foreign = isRemote ? ['device', 'threads'] : ['token', 'tls', 'tlsCa', 'tlsCert', 'tlsKey']
   const name = foreign.find((name) => options[name] !== undefined)

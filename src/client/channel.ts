@@ -91,9 +91,8 @@ export class Channel {
   readonly #balancing: Balancing
   readonly #credentials: ChannelCredentials
   readonly #calls = new Set<Call>()
-  readonly #sleepers = new Set<AbortController>()
+  readonly #end = new AbortController()
   #turn: number
-  #closed = false
 
   /** Errors: INVALID_ARGUMENT (no address, a policy that does not fit), those of reading the files. */
   constructor(addresses: readonly string[], options: ChannelOptions) {
@@ -116,7 +115,7 @@ export class Channel {
   }
 
   get closed(): boolean {
-    return this.#closed
+    return this.#end.signal.aborted
   }
 
   /** Where an edit should go now: if there is a choice, not to a server that is to be avoided. */
@@ -169,24 +168,22 @@ export class Channel {
     })
   }
 
-  /** Wait for `ms`, or until `waker` or the end of the channel. */
-  async sleep(ms: number, waker: AbortController): Promise<void> {
-    this.#sleepers.add(waker)
-    await sleep(ms, undefined, { signal: waker.signal }).catch(() => undefined)
-    this.#sleepers.delete(waker)
+  /** Wait for `ms`, or until `signal` or the end of the channel. */
+  async sleep(ms: number, signal: AbortSignal): Promise<void> {
+    const either = AbortSignal.any([signal, this.#end.signal])
+    await sleep(ms, undefined, { signal: either }).catch(() => undefined)
   }
 
   /** End all calls, for good. */
   close(): void {
-    this.#closed = true
+    this.#end.abort()
     for (const call of this.#calls) call.cancel()
-    for (const waker of this.#sleepers) waker.abort()
     for (const { connections } of this.servers) for (const { client } of connections.splice(0)) client.close()
   }
 
   /** One that has room for another call. */
   #connection({ address, connections }: Server): Connection {
-    if (this.#closed) throw clientClosed()
+    if (this.closed) throw clientClosed()
     const room = connections.find(({ calls }) => calls < callsPerConnection)
     if (room !== undefined) return room
     const { keepaliveMs } = this

@@ -13,7 +13,7 @@ import { type Patience, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
 
 /** So many servers may lose the edit while it makes no step: it may be what ends them. */
-const mostLosses = 5
+const mostLosses = 7
 
 /** A server that handed an edit back is asked after the others for so long. */
 const handedBackMs = 10_000
@@ -268,9 +268,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     if (choice) this.#channel.avoid(this.#server, delayMs)
     if (choice) this.#server = this.#channel.choose()
     const others = choice && this.#server.avoidUntilMs <= nowMs
-    await this.#channel.sleep(Math.min(others ? 0 : delayMs, this.#deadlineMs - nowMs), this.#waker)
+    await this.#channel.sleep(Math.min(others ? 0 : delayMs, this.#deadlineMs - nowMs), this.#waker.signal)
     if (this.#channel.closed) return [this.#failure(clientClosed())]
-    return this.#cancelled && attempt > 0 ? [this.#cancellation()] : again()
+    return again()
   }
 
   #attach(): ClientEvent[] {
@@ -283,7 +283,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   #startAfterLoss(): ClientEvent[] {
-    this.#losses += 1
+    if (!this.#paused) this.#losses += 1
     if (this.#losses <= mostLosses) return this.#startAnew()
     const message = `${this.#losses} servers lost the edit before they took step ${this.#nextStep}`
     const cure = 'It may be what ends them: see their logs before you try again.'

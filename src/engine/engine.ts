@@ -47,24 +47,32 @@ export interface EditRequest {
   readonly parameters?: Partial<EditParameters>
 }
 
-/** Sessions kept ready: step graphs, each of which keeps the memory of its largest step, and the graphs around them. */
-const maxSessions = { step: 4, around: 12 } as const
+/** Sessions kept ready: those of steps, and those around them. */
+const maxSessions = 12
+
+/** The same for those of steps: each keeps the memory of its largest step, which grows with its views. */
+const maxStepSize = 24
 
 type Sessions = LRUCache<string, Promise<Session>>
 
-function newSessions(max: number): Sessions {
+function newSessions(limits: { readonly max: number; readonly maxSize?: number }): Sessions {
   return new LRUCache({
-    max,
+    ...limits,
     dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
   })
+}
+
+/** 2 for an edit with the embedded pack's default parameters, 9 for one with 64 views of two networks. */
+function stepSize({ views, networks }: StepSpecification): number {
+  return Math.min(1 + Math.ceil((views * networks.length) / 16), maxStepSize)
 }
 
 export class Engine {
   readonly pack: Pack
   readonly #options: EngineOptions
   readonly #cache: GraphCache
-  readonly #steps = newSessions(maxSessions.step)
-  readonly #around = newSessions(maxSessions.around)
+  readonly #steps = newSessions({ max: maxSessions, maxSize: maxStepSize })
+  readonly #around = newSessions({ max: maxSessions })
   #lastBatch: { readonly edits: readonly Edit[]; readonly inputs: Record<string, Tensor> } | undefined
 
   private constructor(pack: Pack, options: EngineOptions) {
@@ -155,15 +163,13 @@ export class Engine {
     await this.picture(edit)
   }
 
-  /** Free all sessions of steps but the one that was used last. Returns whether there were others. To be called between steps. */
+  /** Free the sessions of steps: they are loaded again when needed. Returns whether there were any. To be called between steps. */
   async trim(): Promise<boolean> {
-    const [, ...others] = [...this.#steps.entries()]
-    for (const [id, loading] of others) {
-      this.#steps.delete(id)
-      // What frees it was told to wait for it first.
-      await loading.catch(() => undefined)
-    }
-    return others.length > 0
+    const sessions = [...this.#steps.values()]
+    this.#steps.clear()
+    // What frees each was told to wait for it first.
+    await Promise.allSettled(sessions)
+    return sessions.length > 0
   }
 
   /** Free the sessions and close the pack's files. */
@@ -181,7 +187,7 @@ export class Engine {
     const known = sessions.get(id)
     if (known !== undefined) return known
     const loading = this.#load(kind, key, build, specification)
-    sessions.set(id, loading)
+    sessions.set(id, loading, kind === 'step' ? { size: stepSize(specification) } : {})
     loading.catch(() => sessions.delete(id))
     return loading
   }

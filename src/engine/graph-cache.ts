@@ -54,8 +54,8 @@ export class GraphCache {
   }
 
   #unwritable(error: unknown): unknown {
-    const reason = error instanceof FlexitError ? systemErrorCode(error.cause) : undefined
-    if (!(error instanceof FlexitError) || !['EACCES', 'EPERM', 'EROFS'].includes(reason ?? '')) return error
+    if (!(error instanceof FlexitError)) return error
+    if (!['EACCES', 'EPERM', 'EROFS'].includes(systemErrorCode(error.cause) ?? '')) return error
     const { code, message } = error
     const cure = `Built graphs are kept in ${this.folder}: make it writable, or name another place with FLEXIT_HOME or XDG_CACHE_HOME.`
     return new FlexitError({ code, message, cure, cause: error })

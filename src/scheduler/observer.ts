@@ -25,7 +25,7 @@ export interface SchedulerObserver {
   /** A cancelled edit is in no batch any more. */
   onFreed?(event: { readonly cancelToFreedMs: number }): void
   onRefused?(event: { readonly reason: RefusalReason }): void
-  /** A worker crashed or hung, and was replaced. */
+  /** A worker crashed or hung, or computed nothing, and was replaced. */
   onWorkerLost?(event: { readonly device: string; readonly error: unknown }): void
   /** A batch did not fit into memory. */
   onOutOfMemory?(event: { readonly device: string; readonly samples: number; readonly error: FlexitError }): void

@@ -120,6 +120,16 @@ export class WaitingQueue<T extends Waiting> {
     return undefined
   }
 
+  /** The next edit of a tenant at a level, of any graph but one. */
+  firstBut(key: string, share: Share): T | undefined {
+    let first: T | undefined
+    for (const [other, { edits }] of this.#levels[share.level]!.buckets.get(share) ?? []) {
+      const edit = edits.peek()!
+      if (other !== key && (first === undefined || ranksBefore(edit, first))) first = edit
+    }
+    return first
+  }
+
   /** The edit of a level that has waited longest. */
   oldest(level: number): T | undefined {
     return this.#levels[level]!.ages.peek()

@@ -215,11 +215,11 @@ export class Schedule {
     const available = mates.length + this.#waiting.count(key)
     const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key, available)
     const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
-    const spread = mates.length <= limit && this.#spread(device, leader, mates)
-    const newcomers = spread || this.#isWaitedFor(leader, mates, nowMs) ? 0 : fairPart(available, this.#idle - 1)
+    const newcomers =
+      mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
-      let best = parts.length < newcomers ? device.entrant(this.#waiting.firstOf(key)) : undefined
+      let best = parts.length < newcomers ? device.entrant(this.#newcomer(key, mates, nowMs)) : undefined
       for (const mate of mates) if (mate.place === 'resident') best = device.better(best, mate)
       if (best === undefined) break
       parts.push(this.#join(device, best, sampleMs))
@@ -346,11 +346,12 @@ export class Schedule {
     return movable.length > 0
   }
 
-  /** Whether an edit of another graph waits too long for a batch that is always filled up. */
-  #isWaitedFor({ key, share }: Scheduled, mates: readonly Scheduled[], nowMs: number): boolean {
-    const first = this.#waiting.first()
-    if (mates.length === 0 || first === undefined) return false
-    return first.key !== key && first.share === share && isImpatient(first, nowMs)
+  /** Who may fill up a batch: not while another of the same tenant waits too long for a graph that is never the running one. */
+  #newcomer(key: string, mates: readonly Scheduled[], nowMs: number): Scheduled | undefined {
+    const edit = this.#waiting.firstOf(key)
+    if (edit === undefined || mates.length === 0) return edit
+    const other = this.#waiting.firstBut(key, edit.share)
+    return other !== undefined && isImpatient(other, nowMs) ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

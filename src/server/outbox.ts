@@ -93,6 +93,11 @@ export class Outbox {
     return this.#sink
   }
 
+  /** Whether the answer to an update with this number was not acknowledged yet. */
+  answers(number: number): boolean {
+    return this.#entries.some(({ message }) => message.bare.updated?.number === number)
+  }
+
   push(message: EditMessage): void {
     if (message.terminal) this.#end = message
     this.#add(message)

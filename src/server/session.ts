@@ -36,9 +36,6 @@ type Ending = [status: EditStatus, event: EventBody]
 
 const maxNotes = 8
 
-/** Numbers of updates that are remembered: more than wait for their answers. */
-const maxUpdates = 256
-
 const seconds = (fromMs: number) => (performance.now() - fromMs) / 1000
 
 export class Session {
@@ -55,8 +52,6 @@ export class Session {
   /** What an observer hears first: of steps only the last. */
   readonly #history: EditMessage[] = []
   readonly #notes: EditMessage[] = []
-  /** Numbers of the last updates that are in force. */
-  readonly #updates: number[] = []
   #lastStep: EditMessage | undefined
   #sequence = 0
   #status: EditStatus = 'EDIT_STATUS_PENDING'
@@ -175,20 +170,18 @@ export class Session {
   }
 
   /**
-   * Does nothing where an update with the same number, if it has one, is in force. Errors, with the edit unchanged:
+   * Does nothing where the answer to one with the same number, if it has one, is on its way. Errors, with the edit unchanged:
    * INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read.
    */
   async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
-    if (edit === undefined || this.#ending || this.#updates.includes(number)) return
+    if (edit === undefined || this.#ending || (number > 0 && this.#reader.answers(number))) return
     if (this.#reader.behind) {
       const cure = 'Acknowledge the events that came.'
       throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
     }
     const { target: targetText, parameters } = edit.update(change)
     this.#steps = parameters.steps
-    if (number > 0) this.#updates.push(number)
-    if (this.#updates.length > maxUpdates) this.#updates.shift()
     this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number } })
   }
 

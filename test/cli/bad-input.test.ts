@@ -67,7 +67,7 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
     /^error: pack imagenet is not downloaded.*\nRun `npx flexit models pull/,
     1,
   ],
-  ['more threads than all', edit('--threads', '1025'), /'1025' is invalid\. It is more than 1024\./],
+  ['more threads than all', edit('--threads', '1025'), /'1025' is invalid\. It is not a whole number from 1 to 1024\./],
   ['an unknown device', edit('--device', 'gpu'), /^error: there is no device "gpu"\nUse cpu, cuda:0/],
   ['no save', edit('--save-every', '0'), /It is not a whole number from 1/],
   ['an unknown option', edit('--bogus'), /^error: unknown option '--bogus'\nSee `npx flexit edit --help`/],

@@ -170,7 +170,7 @@ test('an edit that no server has heard of yet is not tried twice at the one that
 })
 
 test('an edit that ends every server that takes it is given up', async (t) => {
-  const servers = await Promise.all(all.slice(0, 8).map(() => serve(t, { allowed: 0 })))
+  const servers = await Promise.all(all.slice(0, 10).map(() => serve(t, { allowed: 0 })))
   const addresses = servers.map(({ address }) => address)
   const client = clientOf(t, addresses, { balancing: 'pick_first' })
   const killed = new Set<object>()
@@ -182,7 +182,25 @@ test('an edit that ends every server that takes it is given up', async (t) => {
     }
   })
   t.like(events.at(-1), { kind: 'failed', error: { status: 'INTERNAL' } })
-  t.is(killed.size, 6, 'the other two are spared')
+  t.is(killed.size, 8, 'the other two are spared')
+})
+
+test('a paused edit is not to blame for servers that end', async (t) => {
+  const servers = await Promise.all(all.slice(0, 10).map(() => serve(t, { allowed: 0 })))
+  const addresses = servers.map(({ address }) => address)
+  const run = clientOf(t, addresses, { balancing: 'pick_first' }).edit(request)
+  run.pause()
+  const killed = new Set<object>()
+  const events = await collect(run, ({ kind }) => {
+    if (kind !== 'accepted' && kind !== 'resumed') return
+    for (const { server, scheduler } of servers.slice(0, -1)) {
+      if (scheduler.asked > 0 && !killed.has(server)) server.kill()
+      if (scheduler.asked > 0) killed.add(server)
+    }
+    if (servers.at(-1)!.scheduler.asked > 0) run.cancel()
+  })
+  t.is(killed.size, 9)
+  t.is(events.at(-1)?.kind, 'cancelled')
 })
 
 test('cancelling and closing do not wait for what a full server asks for', async (t) => {
@@ -196,6 +214,12 @@ test('cancelling and closing do not wait for what a full server asks for', async
   second.close()
   t.like(await events[0], [{ kind: 'cancelled' }])
   t.like(await events[1], [{ kind: 'failed', error: { status: 'CANCELLED' } }])
+
+  const third = clientOf(t, address, patient)
+  const late = third.edit(request)
+  while (scheduler.asked < 3) await peer.unary('GetServerInfo', {})
+  third.close()
+  t.like(await collect(late), [{ kind: 'failed', error: { status: 'CANCELLED' } }], 'closed before anybody waited')
 })
 
 test('a deadline as the wire takes it', (t) => {

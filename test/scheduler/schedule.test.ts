@@ -1,7 +1,7 @@
 // The decision under a hand-moved clock: who runs next, where, and with whom.
 // Devices are imagined: a step takes as long as a test says.
 
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import type { Priority } from '../../src/scheduler/api.js'
 import { drawing } from '../../src/scheduler/device-state.js'
 import { type Batch, type BatchOutcome, Schedule, type ScheduleOptions } from '../../src/scheduler/schedule.js'
@@ -540,9 +540,11 @@ test('where a device computes nothing at all, no edit is blamed', (t) => {
   t.is(stage.schedule.counts.suspect, 0)
 })
 
-test('a graph whose edits keep coming does not lock out another one of the same tenant', (t) => {
+const crowdedOut = test.macro((t: ExecutionContext, others: number) => {
   const stage = new Stage({ maxBatch: 4 })
   const add = (key: string) => stage.add({ key, priority: 'interactive', stepsLeft: 50 })
+  // They are of the usual graph too, and stay.
+  for (let i = 0; i < others; i++) stage.add({ key: 'usual', priority: 'interactive', tenant: 'y', stepsLeft: 1e6 })
   const ends = (batch: Batch) => {
     for (const { id } of batch.entries) if (stage.stepsOf(id) === 49) stage.schedule.remove(id)
     return 100
@@ -556,6 +558,9 @@ test('a graph whose edits keep coming does not lock out another one of the same 
   }
   t.true(stage.stepsOf(other) > 0)
 })
+
+test('a graph whose edits keep coming does not lock out another one of the same tenant', crowdedOut, 0)
+test('… nor where another tenant shares its batches', crowdedOut, 1)
 
 test('a device that keeps failing is taken out, and its edits go on elsewhere', (t) => {
   const stage = new Stage({ ...single, maxLosses: 3 }, ['bad', 'good'])

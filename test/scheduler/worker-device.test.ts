@@ -2,7 +2,7 @@
 // The networks are those of models/tiny; progress is awaited by messages, never by time.
 
 import { execFile } from 'node:child_process'
-import { copyFile, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -184,39 +184,6 @@ test.serial('a pack that is away for a while is opened again when it is back', a
   await device.close()
   await rm(folder, { recursive: true })
 })
-
-test.serial(
-  'an edit that fails for no reason known fails alone, unless the device computes nothing else either',
-  async (t) => {
-    const folder = await mkdtemp(join(tmpdir(), 'flexit-broken-'))
-    const open = { packs: [pack], cacheFolder: folder, threads: 1, device: { kind: 'cpu', index: 5 } } as const
-    const device = await WorkerDevice.open(open)
-    const state = { ...begin(6), parameters: { ...begin(6).parameters, views: 2 } }
-    // What runs without an error on its own inputs runs with one on those of another graph.
-    const maker = await Engine.open({ pack, cacheFolder: folder, threads: 1 })
-    const before = new Set(await readdir(folder))
-    await maker.step([await maker.prepare(state)])
-    await maker.close()
-    const made = (await readdir(folder)).filter((file) => !before.has(file) && file.endsWith('.onnx'))
-    const pathOf = (kind: string) =>
-      join(
-        folder,
-        made.find((file) => file.startsWith(`${kind}-`))!,
-      )
-    const wrong = [...before].find((file) => file.startsWith('decode-') && file.endsWith('.onnx'))!
-
-    await copyFile(join(folder, wrong), pathOf('step'))
-    const fails = await device.run({ kind: 'step', items: [{ id: 1, state }], forget: [] })
-    t.like(fails, { kind: 'done', results: [{ kind: 'failed', id: 1 }] })
-    await device.kill()
-    await copyFile(join(folder, wrong), pathOf('prepare'))
-    t.is((await device.run({ kind: 'step', items: [{ id: 1, state }], forget: [] })).kind, 'broken')
-    const well = await device.run({ kind: 'step', items: [{ id: 2, state: begin(0) }], forget: [] })
-    t.like(well, { kind: 'done', results: [{ kind: 'stepped', id: 2 }] })
-    await device.close()
-    await rm(folder, { recursive: true })
-  },
-)
 
 test.serial('a worker that hangs is given up', async (t) => {
   // A pack whose manifest is a pipe that nobody writes to: reading it does not end.

@@ -31,9 +31,9 @@ export interface NewFile {
 }
 
 /**
- * Write `files` and then `pack.json` into `folder`, replacing a pack of the same name that is there. Returns the manifest with
- * its `files`. Errors: FAILED_PRECONDITION (the folder holds something else), CANCELLED, before anything was touched or later, FAILED_PRECONDITION (no space, no permission), and those of the
- * contents; later the folder holds no manifest and no part of a file.
+ * Write `files` and then `pack.json` into `folder`, replacing a pack of the same name that is there. Returns the manifest
+ * with its `files`. Errors: FAILED_PRECONDITION (the folder holds something else, no space, no permission), CANCELLED, before
+ * anything was touched or later, and those of the contents; later the folder holds no manifest and no part of a file.
  */
 export async function writePack(
   folder: string,
@@ -79,9 +79,11 @@ async function checkFolder(folder: string, name: string, files: readonly string[
   })
   const before = there.includes(manifestName) ? await readManifest(folder).catch(() => undefined) : undefined
   if (before?.name === name) return
-  // What an earlier try left is of this pack too.
-  const tops = new Set(files.map((file) => file.split('/')[0]!))
-  const other = there.find((entry) => !tops.has(entry.replace(/\.[0-9a-f]{12}\.tmp$/, '')))
+  // What an earlier try left is of this pack too, but not a manifest, which is another's.
+  const own = new Set(files.map((file) => file.split('/')[0]!))
+  const temporary = /^(.*)\.[0-9a-f]{12}\.tmp$/
+  const isOwn = (entry: string) => own.has(entry) || [...own, manifestName].includes(temporary.exec(entry)?.[1] ?? '')
+  const other = there.find((entry) => !isOwn(entry))
   if (other === undefined) return
   throw new FlexitError({
     code: 'FAILED_PRECONDITION',
