@@ -17,8 +17,8 @@ import { tinyPack } from '../support/edits.js'
 let cacheFolder: string
 let engine: Engine
 let thread: DeviceThread
-const { run } = Session.prototype
-const { create } = Session
+const run = Object.getOwnPropertyDescriptor(Session.prototype, 'run')!
+const create = Object.getOwnPropertyDescriptor(Session, 'create')!
 
 test.before(async () => {
   cacheFolder = await mkdtemp(join(tmpdir(), 'flexit-thread-'))
@@ -30,8 +30,7 @@ test.beforeEach(() => {
 })
 
 test.afterEach.always(async () => {
-  Object.assign(Session.prototype, { run })
-  Object.assign(Session, { create })
+  mend()
   await thread.handle({ kind: 'close' })
 })
 
@@ -64,8 +63,13 @@ type Inputs = Parameters<Session['run']>[0]
 function breakSessions(fault: (inputs: Inputs) => Error | undefined): void {
   Session.prototype.run = function (this: Session, inputs) {
     const error = fault(inputs)
-    return error === undefined ? run.call(this, inputs) : Promise.reject(error)
+    return error === undefined ? (run.value as Session['run']).call(this, inputs) : Promise.reject(error)
   }
+}
+
+function mend(): void {
+  Object.defineProperty(Session.prototype, 'run', run)
+  Object.defineProperty(Session, 'create', create)
 }
 
 const isStep = (inputs: Inputs) => 'z0' in inputs
@@ -88,7 +92,10 @@ test.serial('where a plain edit does not run either it is the device, also where
 
 test.serial('a wrong edit does not make anybody doubt the device', async (t) => {
   let ran = 0
-  breakSessions(() => void ran++)
+  breakSessions(() => {
+    ran += 1
+    return undefined
+  })
   t.deepEqual(kindsOf(await step([{ id: 1, state: { ...state(), pack: 'another' } }])), ['failed'])
   t.is(ran, 0)
 })
@@ -115,7 +122,7 @@ test.serial('edits that stepped before the memory ran out are not a step ahead',
     return alone % 2 === 0 ? full() : undefined
   })
   t.is(kindsOf(await step(items)), 'out-of-memory')
-  Object.assign(Session.prototype, { run })
+  mend()
   t.deepEqual(kindsOf(await step([{ id: 0 }])), ['unknown'])
   t.like(await step([items[0]!]), { kind: 'done', results: [{ kind: 'stepped', report: { step: 0 } }] })
 })
