@@ -103,7 +103,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     const leftMs = () => Math.max(0, endMs - performance.now())
     logger.info({ drainMs, edits: desk.registry.live.length }, 'draining')
     health.drain()
-    if (!(await desk.drain(leftMs() - farewell))) setup.handBack()
+    if (!(await desk.drain(Math.max(0, leftMs() - farewell)))) setup.handBack()
     await desk.ended(leftMs())
     await within(leftMs(), editor.quiet())
     reports?.close()
