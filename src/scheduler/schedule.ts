@@ -9,7 +9,7 @@ import { rankOf } from './policies/deadlines.js'
 import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
 import { fairPart, movePays } from './policies/moves.js'
-import { isImpatient } from './policies/pace.js'
+import { waitsLonger } from './policies/pace.js'
 import { WaitingQueue } from './queue.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
@@ -219,7 +219,7 @@ export class Schedule {
       mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
-      let best = parts.length < newcomers ? device.entrant(this.#newcomer(key, mates, nowMs)) : undefined
+      let best = parts.length < newcomers ? device.entrant(this.#newcomer(key, mates)) : undefined
       for (const mate of mates) if (mate.place === 'resident') best = device.better(best, mate)
       if (best === undefined) break
       parts.push(this.#join(device, best, sampleMs))
@@ -347,11 +347,11 @@ export class Schedule {
   }
 
   /** Who may fill up a batch: not while another of the same tenant waits too long for a graph that is never the running one. */
-  #newcomer(key: string, mates: readonly Scheduled[], nowMs: number): Scheduled | undefined {
+  #newcomer(key: string, mates: readonly Scheduled[]): Scheduled | undefined {
     const edit = this.#waiting.firstOf(key)
     if (edit === undefined || mates.length === 0) return edit
     const other = this.#waiting.firstBut(key, edit.share)
-    return other !== undefined && isImpatient(other, nowMs) ? undefined : edit
+    return other !== undefined && waitsLonger(other, edit) ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

@@ -4,7 +4,7 @@
 /** An edit that has begun and took no step for so long goes first among its tenant's. */
 const stallMs = 1_000
 
-/** An edit that waits for so long is not passed any more by later ones of its tenant whose graph runs. */
+/** An edit is not passed by those of its tenant that came so much later, though their graph runs. */
 const patienceMs = 5_000
 
 export interface Pace {
@@ -20,7 +20,7 @@ export function stalls({ begun, strikes, waitingSinceMs }: Pace, nowMs: number):
   return (begun || strikes > 0) && nowMs - waitingSinceMs >= stallMs
 }
 
-/** Whether the batch of another graph is to take in no more edits, so that this one gets its turn. */
-export function isImpatient({ waitingSinceMs }: Pick<Pace, 'waitingSinceMs'>, nowMs: number): boolean {
-  return nowMs - waitingSinceMs >= patienceMs
+/** Whether an edit waits too long to be passed by another one. Where all wait alike, a running graph goes on. */
+export function waitsLonger(edit: Pick<Pace, 'waitingSinceMs'>, other: Pick<Pace, 'waitingSinceMs'>): boolean {
+  return other.waitingSinceMs - edit.waitingSinceMs >= patienceMs
 }
