@@ -2,6 +2,7 @@
 // Built on grpc-js; retries are off, for long streams would keep everything they sent (grpc-node issue 2371).
 
 import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type ChannelCredentials,
   Client as GrpcClient,
@@ -11,7 +12,6 @@ import {
   type VerifyOptions,
   credentials,
 } from '@grpc/grpc-js'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileError, invalidArgument } from '../engine/errors.js'
 import { editorService } from '../proto/definition.js'
 import type { EditEvent, EditRequest } from '../proto/messages.js'
@@ -234,7 +234,7 @@ export function callError(error: ServiceError): WireError {
   const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED', 'DEADLINE_EXCEEDED'].includes(told.status)
   if (!broken || status !== undefined) return told
   const why = withoutWrapping(error.details)
-  const isTls = /ssl|tls|certificate|self.signed|ERR_OSSL|wrong version number/i.test(why)
+  const isTls = /ssl|tls|certificate|self.signed/i.test(why)
   return new WireError({
     code: 'UNAVAILABLE',
     message: `the server cannot be reached: ${why}`,

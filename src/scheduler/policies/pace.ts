@@ -1,7 +1,7 @@
 // Pace: somebody watches an edit that has begun. Where more have begun than a batch takes, for they came from a server
 // that went away, each of one tenant's takes a step now and then, while the first of them go on to their ends.
 
-/** An edit that has begun and took no step for so long goes first among its tenant's. */
+/** An edit that has begun, or was lost with its worker, and took no step for so long goes first among its tenant's. */
 const stallMs = 1_000
 
 /** An edit is not passed by those of its tenant that came so much later, though their graph runs. */
