@@ -16,7 +16,7 @@ export function editOf(i: number, steps: number): ClientEditRequest {
 }
 
 /** For a look at a case on a busy machine: fewer edits. */
-const scale = Number(process.env['FLEXIT_CLUSTER_SCALE'] ?? 1)
+const scale = Number(process.env['CLUSTER_SCALE'] ?? 1)
 export const scaled = (count: number) => Math.max(1, Math.round(count * scale))
 
 /** Edits of 12 to 28 steps. */

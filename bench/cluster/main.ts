@@ -1,6 +1,6 @@
 // Several replicas on this machine, with a load balancer before them or balanced by their clients:
 //   node dist/bench/cluster/main.js [CASE…]        (default: all; `--list` names them)
-//   FLEXIT_CLUSTER_SCALE=0.2 node …                 (with a fifth of the edits)
+//   CLUSTER_SCALE=0.2 node …                 (with a fifth of the edits)
 // Needs haproxy and nginx; `partition` needs root, for network namespaces. Exits with 1 where something asked for does
 // not hold.
 

@@ -114,6 +114,19 @@ export function variableName(name: OptionName): string {
   return `FLEXIT_${flagName(name).replaceAll('-', '_').toUpperCase()}`
 }
 
+/** Of the program's other commands. */
+const otherVariables = ['FLEXIT_HOME', 'FLEXIT_TOKEN', 'FLEXIT_DEBUG']
+/** What Kubernetes tells pods of a Service that is called flexit, or flexit-something. */
+const serviceLink = /^FLEXIT_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_)/
+
+/** Names of ours that are none: a misspelt FLEXIT_AUTH_FILE would leave the server open. */
+function strangers(environment: OptionSources['environment']): string[] {
+  const known = [...optionNames.map(variableName), ...otherVariables]
+  return Object.keys(environment).filter(
+    (name) => name.startsWith('FLEXIT_') && !known.includes(name) && !serviceLink.test(name),
+  )
+}
+
 export interface OptionSources {
   readonly flags: Readonly<Record<string, unknown>>
   readonly environment: Readonly<Record<string, string | undefined>>
@@ -137,7 +150,10 @@ export function resolveOptions({ flags, environment, file }: OptionSources): Ser
     given[name] = flag === undefined ? variable : flag
   }
   const parsed = serverOptionsSchema.safeParse(given)
-  const problems = parsed.success ? together(parsed.data) : parsed.error.issues.map((issue) => describe(issue, origins))
+  const problems = [
+    ...(parsed.success ? together(parsed.data) : parsed.error.issues.map((issue) => describe(issue, origins))),
+    ...strangers(environment).map((name) => `${name}: there is no such option`),
+  ]
   if (parsed.success && problems.length === 0) return parsed.data
   throw new FlexitError({
     code: 'INVALID_ARGUMENT',

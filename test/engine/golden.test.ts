@@ -1,5 +1,5 @@
 // The original implementations' numbers (float64) against our graphs (float32): every network, every vector-Jacobian
-// product, eight steps of a whole edit. FLEXIT_GOLDEN names another folder of the same layout, with other architectures.
+// product, eight steps of a whole edit. GOLDEN names another folder of the same layout, with other architectures.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { writeFile } from 'node:fs/promises'
@@ -26,7 +26,7 @@ import { type StepSpecification, names, prepareGraph, textGraph } from '../../sr
 import { centreView, viewInputNames } from '../../src/engine/views.js'
 import { floats, relativeError, runGraph, withFolder } from '../support/graphs.js'
 
-const folder = process.env['FLEXIT_GOLDEN'] ?? fileURLToPath(new URL('../../../../shared/golden/tiny', import.meta.url))
+const folder = process.env['GOLDEN'] ?? fileURLToPath(new URL('../../../../shared/golden/tiny', import.meta.url))
 const golden = existsSync(join(folder, 'golden.safetensors'))
   ? openSafetensors(join(folder, 'golden.safetensors'))
   : undefined

@@ -52,6 +52,22 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
   }
 })
 
+test('a variable of ours that is misspelt is not passed over', (t) => {
+  const environment = { FLEXIT_AUTHFILE: 'tokens.json', FLEXIT_AUTH_FIL: 'x' }
+  const message = /FLEXIT_AUTHFILE: there is no such option\n {2}FLEXIT_AUTH_FIL: there is no such option/
+  t.throws(() => resolveOptions({ flags: {}, environment }), { code: 'INVALID_ARGUMENT', message })
+  const others = {
+    FLEXIT_HOME: '/x',
+    FLEXIT_TOKEN: 'x',
+    FLEXIT_DEBUG: '1',
+    FLEXIT_SERVICE_HOST: '10.0.0.1',
+    FLEXIT_SERVICE_PORT_GRPC: '50051',
+    FLEXIT_PORT_50051_TCP_ADDR: '10.0.0.1',
+    FLEXIT_WEB_SERVICE_PORT: '80',
+  }
+  t.notThrows(() => resolveOptions({ flags: {}, environment: others }))
+})
+
 test('files that cannot be used', (t) => {
   const read = (file: string) => () => resolveOptions({ flags: {}, environment: {}, file })
   t.throws(read('/nowhere/options.json'), { code: 'NOT_FOUND' })
