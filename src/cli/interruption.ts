@@ -1,6 +1,21 @@
 // Ctrl-C, for work that is worth saving: the first asks it to stop, the second ends the process.
 // Exit codes as shells have them: 128 + the number of the signal.
 
+/** Run `work`, which has nothing to save: SIGINT and SIGTERM end the process at once, after `farewell`. */
+export async function endable<T>(farewell: () => void, work: () => Promise<T>): Promise<T> {
+  const onSignal = (name: NodeJS.Signals) => {
+    farewell()
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    endBy(name)
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  try {
+    return await work()
+  } finally {
+    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  }
+}
+
 /**
  * Run `work` with a signal that aborts on SIGINT, on SIGTERM, and when the reader of stdout goes away. A second SIGINT or
  * SIGTERM exits at once.
@@ -12,11 +27,8 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
       controller.abort()
       return
     }
-    // Not an ordinary exit: threads in the middle of a step abort in it (ONNX Runtime throws where none catches). Only the
-    // first process of a container does not die of its own signal.
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
-    process.kill(process.pid, name)
-    process.exit(name === 'SIGINT' ? 130 : 143)
+    endBy(name)
   }
   const onOutputError = () => controller.abort()
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
@@ -27,4 +39,12 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     process.stdout.off('error', onOutputError)
   }
+}
+
+/** Nobody must listen to the signal any more. */
+function endBy(name: NodeJS.Signals): never {
+  // Not an ordinary exit: threads in the middle of a step abort in it (ONNX Runtime throws where none catches). Only the
+  // first process of a container does not die of its own signal.
+  process.kill(process.pid, name)
+  process.exit(name === 'SIGINT' ? 130 : 143)
 }

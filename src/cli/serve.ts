@@ -14,12 +14,12 @@ import {
   serverOptionsSchema,
 } from '../server/options.js'
 import { emptyMetrics } from '../server/scheduler-metrics.js'
-import { interruptible } from './interruption.js'
+import { endable, interruptible } from './interruption.js'
 import { createProgress } from './progress.js'
 
 const notes = `
 Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
-before variables, variables before the file. SIGTERM and Ctrl-C: the server ends within --drain-ms, all but its last quarter
+before variables, variables before the file; FLEXIT_… that are no option are refused. SIGTERM and Ctrl-C: the server ends within --drain-ms, all but its last quarter
 (2 to 5 s) for edits to finish; the others are handed back to their clients. A second one ends it at once.
 
 The file of --auth-file: { "tokens": [{ "tenant": "web", "token": "…" }, …], "tenants": { "web": { "weight": 4 } } }; a token of
@@ -71,10 +71,15 @@ async function serve({
     process.stdout.write(await emptyMetrics(version))
     return
   }
-  await interruptible(async (signal) => {
-    const progress = createProgress({ quiet: false })
-    const server = await launchServer(options, { version, onProgress: (doing) => progress.doing(doing) })
+  const progress = createProgress({ quiet: false })
+  const onProgress = (doing: string) => progress.doing(doing)
+  const farewell = () => {
     progress.end()
+    progress.say('stopped before the server listened')
+  }
+  const server = await endable(farewell, () => launchServer(options, { version, onProgress }))
+  progress.end()
+  await interruptible(async (signal) => {
     process.stdout.write(`${greeting(server, options, version)}\n`)
     if (!signal.aborted) await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()))
     progress.say('going away: edits may finish, no new ones are taken (once more to end at once)')

@@ -152,6 +152,18 @@ test('a server says where it listens and what it has, makes the edits of this ma
   t.true((await readFile(join(cwd, 'remote.png'))).equals(await readFile(join(cwd, 'local.png'))))
 })
 
+test('a server that has not begun to listen is ended at once', async (t) => {
+  const serving = ['serve', '--port', '0', '--metrics-port', '0', '--threads', '1']
+  const { signal, stdout, stderr } = await flexit(serving, {
+    onError: (child) => {
+      if (!child.killed) child.kill('SIGTERM')
+    },
+  })
+  t.is(signal, 'SIGTERM', stderr)
+  t.is(stdout, '')
+  t.regex(stderr, /stopped before the server listened/)
+})
+
 test('a saved edit goes on with its pack, which need not be the first of the server', async (t) => {
   const cwd = newFolder()
   const other = await Pack.open(await copyPack(cwd, 'other'))
