@@ -83,7 +83,7 @@ export class AuthFile implements Tenants {
     // Every entry is compared, so that the time tells nothing.
     const matches = this.#contents.tokens.filter((entry) => timingSafeEqual(entry.digest, digest))
     if (matches[0] !== undefined) return matches[0].tenant
-    throw refused('the token is not known here')
+    throw unknownToken()
   }
 
   readonly weightOf = (name: string): number => this.#contents.tenants.get(name)?.weight ?? 1
@@ -127,6 +127,11 @@ function tokenOf(metadata: Metadata): string {
   const token = bearer ?? metadata.get('x-api-key')[0]
   if (token === undefined) throw refused('the call has no token')
   return token.toString()
+}
+
+/** The error of a token that is of no tenant, or not of the one that a stream began with. */
+export function unknownToken(): WireError {
+  return refused('the token is not known here')
 }
 
 function refused(message: string): WireError {

@@ -109,9 +109,20 @@ export class EditDesk {
     }
   }
 
-  /** Errors: RESOURCE_EXHAUSTED, where a stream that has `count` edits under way may not have another one. */
-  checkRoom(tenant: string, id: string, count: number): void {
+  /**
+   * Errors: UNAVAILABLE where the connection of the stream is to end (`leaving`); RESOURCE_EXHAUSTED where one that has
+   * `count` edits under way may not have another.
+   */
+  checkStream(
+    tenant: string,
+    id: string,
+    { count, leaving }: { readonly count: number; readonly leaving: boolean },
+  ): void {
     const { maxEditsPerStream } = this.#setup.options
+    if (leaving) {
+      this.#refuse(tenant, id, 'connection_age')
+      throw goingAway('the connection has reached its age and takes no new edits', 'Open a new stream.')
+    }
     if (count < maxEditsPerStream) return
     this.#refuse(tenant, id, 'edits_of_this_stream')
     throw new WireError({
@@ -168,6 +179,6 @@ function refusalReason(error: unknown): string {
 }
 
 /** An error that is told with a new edit, where others that are under way may still end. */
-export function goingAway(message: string, cure: string): WireError {
-  return new WireError({ code: 'UNAVAILABLE', message, cure, retryAfterMs: goingAwayRetryMs })
+function goingAway(message: string, cure: string): AdmissionError {
+  return new AdmissionError({ code: 'UNAVAILABLE', reason: 'draining', message, cure, retryAfterMs: goingAwayRetryMs })
 }

@@ -6,7 +6,7 @@ import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import { onConnectionEnding } from './connection.js'
-import { type EditDesk, goingAway } from './edit-desk.js'
+import type { EditDesk } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
 import { noSuchEdit } from './registry.js'
@@ -16,16 +16,25 @@ import { Writer } from './writer.js'
 
 export type EditCall = ServerDuplexStream<EditRequest, EditEvent>
 
+export interface EditStreamSetup {
+  readonly desk: EditDesk
+  readonly options: ServerOptions
+  readonly tenant: string
+  /** Whether the token that the call came with is still one of its tenant's. Errors: UNAUTHENTICATED. */
+  readonly authenticate: () => void
+}
+
 /** Serve a call to its end. Never rejects. */
-export async function serveEditStream(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
-  await new EditStream(call, tenant, desk, options).serve()
+export async function serveEditStream(call: EditCall, setup: EditStreamSetup) {
+  await new EditStream(call, setup).serve()
 }
 
 class EditStream {
   readonly #call: EditCall
-  readonly #tenant: string
   readonly #desk: EditDesk
   readonly #options: ServerOptions
+  readonly #tenant: string
+  readonly #authenticate: () => void
   readonly #writer: Writer
   /** Edits whose reader this stream is, until their last event was written. */
   readonly #edits = new Map<string, { readonly session: Session; readonly sink: Sink }>()
@@ -37,11 +46,12 @@ class EditStream {
   /** The connection is to end: edits were handed back, to go on on another one. */
   #leaving = false
 
-  constructor(call: EditCall, tenant: string, desk: EditDesk, options: ServerOptions) {
+  constructor(call: EditCall, { desk, options, tenant, authenticate }: EditStreamSetup) {
     this.#call = call
-    this.#tenant = tenant
     this.#desk = desk
     this.#options = options
+    this.#tenant = tenant
+    this.#authenticate = authenticate
     this.#writer = new Writer(call)
   }
 
@@ -95,6 +105,7 @@ class EditStream {
       await this.#writer.room()
       // Of a stream that ended meanwhile it would take the edit from a living reader.
       if (this.#writer.over) return
+      this.#authenticate()
       const session = this.#desk.registry.get(this.#tenant, id, attach.uid)
       this.#adopt(session, attach.afterSequence ?? 0)
     } else if (cancel !== undefined) this.#own(id).cancel()
@@ -114,10 +125,8 @@ class EditStream {
   async #start(id: string, start: NonNullable<EditRequest['start']>): Promise<void> {
     const name = this.#desk.newId(this.#tenant, id)
     try {
-      if (this.#leaving) {
-        throw goingAway('the connection has reached its age and takes no new edits', 'Open a new stream.')
-      }
-      this.#desk.checkRoom(this.#tenant, name, this.#edits.size)
+      this.#authenticate()
+      this.#desk.checkStream(this.#tenant, name, { count: this.#edits.size, leaving: this.#leaving })
       this.#adopt(this.#desk.start(this.#tenant, name, start, this.#call.metadata), 0)
     } catch (error) {
       await this.#answer(name, { failed: { status: toStatus(error) } }, 1)

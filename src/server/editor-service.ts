@@ -15,7 +15,7 @@ import type {
   RunEditRequest,
   ServerInfo,
 } from '../proto/messages.js'
-import type { Tenants } from './auth.js'
+import { type Tenants, unknownToken } from './auth.js'
 import { onConnectionEnding } from './connection.js'
 import type { EditDesk } from './edit-desk.js'
 import { type EditCall, serveEditStream } from './edit-stream.js'
@@ -62,7 +62,7 @@ export class EditorService {
 
   addToServer(server: Server): void {
     server.addService(editorService, {
-      Edit: this.#stream((call: EditCall, tenant) => serveEditStream(call, tenant, this.#desk, this.#options)),
+      Edit: this.#stream((call: EditCall, tenant) => this.#edit(call, tenant)),
       RunEdit: this.#stream((call: ServerWritableStream<RunEditRequest, EditEvent>, tenant) => this.#run(call, tenant)),
       Attach: this.#stream((call: ServerWritableStream<AttachRequest, EditEvent>, tenant) =>
         this.#attach(call, tenant),
@@ -104,6 +104,14 @@ export class EditorService {
 
   #logUnknown(error: unknown): void {
     if (!(error instanceof FlexitError)) this.#logger.error({ err: error }, 'a call failed unexpectedly')
+  }
+
+  async #edit(call: EditCall, tenant: string): Promise<void> {
+    const authenticate = () => {
+      // A stream may outlive its token.
+      if (this.#authenticate(call.metadata) !== tenant) throw unknownToken()
+    }
+    await serveEditStream(call, { desk: this.#desk, options: this.#options, tenant, authenticate })
   }
 
   async #run(call: ServerWritableStream<RunEditRequest, EditEvent>, tenant: string): Promise<void> {

@@ -90,8 +90,9 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     throw error
   })
 
+  const reload = reloader(certificates, tenants, logger)
   const looking = setInterval(() => {
-    reload(certificates, tenants, logger)
+    reload()
     health.look(setup.condition(), performance.now())
   }, lookIntervalMs).unref()
   const reporting = setInterval(() => reports?.sample(performance.now()), reportIntervalMs).unref()
@@ -119,7 +120,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     port,
     metricsPort: metricsServer.port,
     kill: () => server.forceShutdown(),
-    reload: () => reload(certificates, tenants, logger),
+    reload,
     drain: () => (draining ??= drain()),
   }
 }
@@ -138,16 +139,24 @@ function credentialsOf(files: CertificateFiles | undefined, { tlsClientCa }: Ser
   return create(files, mutual ? files : null, mutual)
 }
 
-function reload(certificates: CertificateFiles | undefined, tenants: Tenants, logger: Logger): void {
+/** How files are looked at again; what is wrong with them is said once, not at every look. */
+function reloader(certificates: CertificateFiles | undefined, tenants: Tenants, logger: Logger): () => void {
+  const said = new Map<string, string>()
   const renew = (what: string, files: { reload(): boolean } | undefined) => {
     try {
       if (files?.reload()) logger.info(`${what} reloaded`)
+      said.delete(what)
     } catch (error) {
+      const problem = String(error)
+      if (said.get(what) === problem) return
+      said.set(what, problem)
       logger.warn({ err: error }, `the ${what} on disk cannot be used; the old ones are kept`)
     }
   }
-  renew('certificates', certificates)
-  renew('tokens', tenants)
+  return () => {
+    renew('certificates', certificates)
+    renew('tokens', tenants)
+  }
 }
 
 function transportOptions(options: ServerOptions): GrpcOptions {

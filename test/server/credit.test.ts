@@ -338,7 +338,12 @@ test('what is attached again and again does not pile up for a client that does n
     if (event.completed !== undefined) onCompleted()
   })
   const options = resolveOptions({ flags: {}, environment: {} })
-  void serveEditStream(call as unknown as EditCall, 'x', newDesk(scheduler), options)
+  void serveEditStream(call as unknown as EditCall, {
+    desk: newDesk(scheduler),
+    options,
+    tenant: 'x',
+    authenticate: () => undefined,
+  })
   await completed
   const { sequence, completed: last } = call.written.at(-1)!
   t.is(sequence, 8)

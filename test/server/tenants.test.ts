@@ -7,6 +7,8 @@ import { join } from 'node:path'
 import { Metadata } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import { AuthFile, openTenants } from '../../src/server/auth.js'
+import { createLogger } from '../../src/server/logger.js'
+import { fromStatus } from '../../src/proto/status.js'
 import { serve, startEdit } from '../support-server/start.js'
 
 const tokens = [
@@ -58,16 +60,50 @@ test('everyone is one tenant where there is no file', (t) => {
 test('tokens that are replaced count at once; a file that is none is passed over', async (t) => {
   const { path, write } = fileOf(t)
   write({ tokens })
-  const { peer, server } = await serve(t, { options: { authFile: path } })
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line: string) => void lines.push(line) })
+  const { peer, server } = await serve(t, { options: { authFile: path }, logger })
+  const warnings = () => lines.filter((line) => line.includes('cannot be used')).length
   const ask = (i: number) => peer.unary('GetServerInfo', {}, bearer(tokens[i]!.token))
   await ask(0)
   writeFileSync(path, '{"tokens"')
   server.reload()
+  server.reload()
+  t.is(warnings(), 1, 'it is said once')
   await ask(0)
   write({ tokens: [tokens[1]] })
   server.reload()
   await t.throwsAsync(ask(0), { message: /UNAUTHENTICATED/ })
   await ask(1)
+  writeFileSync(path, '{"tokens"')
+  server.reload()
+  t.is(warnings(), 2, 'and anew after it was well')
+})
+
+test('a stream that is open starts and attaches nothing with a token that was taken out', async (t) => {
+  const { path, write } = fileOf(t)
+  write({ tokens })
+  const { peer, server, scheduler } = await serve(t, { allowed: 1, options: { authFile: path } })
+  const stream = peer.edit(bearer(tokens[0]!.token))
+  stream.send('1', { start: startEdit() })
+  await stream.first('step')
+  const refused = async (contents: object) => {
+    write(contents)
+    server.reload()
+    const before = stream.all.length
+    stream.send('2', { start: startEdit() })
+    const { failed, editId } = await stream.first('failed', (event) => stream.all.indexOf(event) >= before)
+    t.deepEqual([editId, fromStatus(failed.status!).status], ['2', 'UNAUTHENTICATED'])
+    stream.send('1', { attach: {} })
+    const { rejected } = await stream.first('rejected', (event) => stream.all.indexOf(event) >= before)
+    t.is(fromStatus(rejected.status!).status, 'UNAUTHENTICATED')
+  }
+  await refused({ tokens: [tokens[1]] })
+  await refused({ tokens: [{ ...tokens[0]!, tenant: 'b' }] })
+  scheduler.allow(10)
+  await stream.first('completed')
+  t.is(scheduler.edits.length, 1, 'what was under way went on')
+  stream.end()
 })
 
 test('tenants that are described wrongly', (t) => {
