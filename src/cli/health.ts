@@ -23,7 +23,8 @@ The services of \`flexit serve\`: flexit.v1.Editor takes edits, flexit.v1.Livene
 name: both. The answer is printed; anything but SERVING is an error.
 
 Without --server and --tls… the server of this machine is meant, as $FLEXIT_PORT, $FLEXIT_TLS_CERT, $FLEXIT_TLS_KEY and
-$FLEXIT_TLS_CLIENT_CA describe it. Its certificate is not verified then: it need not be one of localhost.`
+$FLEXIT_TLS_CLIENT_CA describe it. Its certificate is not verified then: it need not be one of localhost. A server that asks
+for certificates is shown its own: it must be by an authority of $FLEXIT_TLS_CLIENT_CA, and fit for clients too (clientAuth).`
 
 export function healthCommand(): Command {
   const command = new Command('health')

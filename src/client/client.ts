@@ -38,10 +38,11 @@ export interface FlexitClient {
   serverInfo(): Promise<ServerInfo>
   /**
    * Stop an edit that another program may have started. All servers of a list are asked, also for what goes on from it
-   * since it was handed back or started anew. Errors: WireError (NOT_FOUND).
+   * since it was handed back or started anew; of several behind one name only one is, by chance. Errors: WireError
+   * (NOT_FOUND).
    */
   cancelEdit(id: string): Promise<EditSummary>
-  /** All servers of a list are asked. Errors: WireError (NOT_FOUND). */
+  /** All servers of a list are asked, as by `cancelEdit`. Errors: WireError (NOT_FOUND). */
   getEdit(id: string): Promise<EditSummary>
   /** The caller's edits on each server, oldest first, all pages. Errors: WireError. */
   listEdits(): AsyncIterable<EditSummary>

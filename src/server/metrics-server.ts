@@ -1,4 +1,4 @@
-// The metrics over HTTP, on a port of their own: GET /metrics.
+// The metrics over HTTP, on a port of their own: GET or HEAD /metrics, whatever its query.
 // https://prometheus.io/docs/instrumenting/exposition_formats/
 
 import { type Server, createServer } from 'node:http'
@@ -14,7 +14,8 @@ export interface MetricsServer {
 /** Errors: FAILED_PRECONDITION where the port cannot be had. */
 export async function serveMetrics({ registry }: Metrics, host: string, port: number): Promise<MetricsServer> {
   const server = createServer((request, response) => {
-    if (request.url !== '/metrics' || request.method !== 'GET') {
+    const [path] = (request.url ?? '').split('?')
+    if (path !== '/metrics' || !['GET', 'HEAD'].includes(request.method ?? '')) {
       response.writeHead(404).end('GET /metrics\n')
       return
     }

@@ -1,6 +1,7 @@
 // What the server measures, in the words of Prometheus: https://prometheus.io/docs/practices/naming/.
 // No ids in labels. Times are of one monotonic clock. A registry of its own for every server.
 
+import { status as codes } from '@grpc/grpc-js'
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 import type { EditStatus } from '../proto/messages.js'
 
@@ -14,6 +15,12 @@ const editBuckets = [0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30
 
 const outcomes = ['completed', 'cancelled', 'failed', 'handed_back']
 
+/**
+ * Codes of failures that are the server's doing. A bad picture, a deadline that has passed, an edit that does not fit into
+ * memory (flexit_out_of_memory_total counts that) are asked for.
+ */
+const ownFaults: readonly string[] = ['INTERNAL', 'DATA_LOSS', 'UNAVAILABLE']
+
 /** What metrics tell of a pack. */
 export interface PackLabels {
   readonly name: string
@@ -22,7 +29,7 @@ export interface PackLabels {
 
 export class Metrics {
   readonly registry = new Registry()
-  /** Edits, counted by their steps, and failures: what load reports are made from (load-reports.ts). */
+  /** Edits, counted by their steps, and failures of ours: what load reports are made from (load-reports.ts). */
   readonly served = { edits: 0, failures: 0 }
   readonly edits
   readonly finished
@@ -54,10 +61,12 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     for (const name of misnamed) this.registry.removeSingleMetric(name)
     this.edits = gauge('flexit_edits', 'Edits that have not ended.', ['state'])
-    this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome', 'pack'])
+    this.finished = counter('flexit_edits_finished_total', 'Edits that have ended.', ['outcome', 'code', 'pack'])
     this.rejected = counter('flexit_edits_rejected_total', 'Edits that were not admitted.', ['reason'])
     this.steps = counter('flexit_steps_total', 'Steps taken.', ['pack'])
-    this.queueSeconds = histogram('flexit_queue_seconds', 'From admission to the first step.', editBuckets)
+    this.queueSeconds = histogram('flexit_queue_seconds', 'From admission to the first step.', editBuckets, [
+      'priority',
+    ])
     this.firstPreviewSeconds = histogram(
       'flexit_first_preview_seconds',
       'From admission to the first preview that was encoded.',
@@ -85,7 +94,9 @@ export class Metrics {
     for (const { name } of packs) {
       // Alerts need it from the start: no series is not the same as none.
       this.steps.inc({ pack: name }, 0)
-      for (const outcome of outcomes) this.finished.inc({ outcome, pack: name }, 0)
+      for (const outcome of outcomes)
+        for (const code of outcome === 'failed' ? ownFaults : ['OK'])
+          this.finished.inc({ outcome, code, pack: name }, 0)
     }
   }
 
@@ -95,13 +106,18 @@ export class Metrics {
     this.served.edits += 1 / steps
   }
 
-  /** An edit went from one state into another; `undefined` is before its admission. */
-  moved(from: EditStatus | undefined, to: EditStatus, pack: string): void {
+  /** An edit went from one state into another; `undefined` is before its admission. `code`: of one that failed. */
+  moved(from: EditStatus | undefined, to: EditStatus, pack: string, code = codes.OK): void {
     if (from !== undefined) this.edits.dec({ state: label(from) })
-    if (to === 'EDIT_STATUS_FAILED') this.served.failures += 1
-    if (isOver(to)) this.finished.inc({ outcome: label(to), pack })
+    if (isOwnFault(code)) this.served.failures += 1
+    if (isOver(to)) this.finished.inc({ outcome: label(to), code: codes[code], pack })
     else this.edits.inc({ state: label(to) })
   }
+}
+
+/** Whether an edit that failed so is the server's fault, not its caller's. */
+export function isOwnFault(code: codes): boolean {
+  return ownFaults.includes(codes[code])
 }
 
 export function isOver(status: EditStatus): boolean {

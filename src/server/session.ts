@@ -2,6 +2,7 @@
 // The protocol is proto/flexit/v1/editor.proto; steps are the scheduler's (src/scheduler/api.ts).
 
 import { randomUUID } from 'node:crypto'
+import { status as codes } from '@grpc/grpc-js'
 import { encodePicture } from '../engine/encode.js'
 import type { EditState, StepReport } from '../engine/edit.js'
 import { FlexitError } from '../engine/errors.js'
@@ -11,7 +12,7 @@ import type { EditEvent, EditStatus, EditSummary, EventBody, PictureFile, Resume
 import { WireError, toStatus } from '../proto/status.js'
 import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/api.js'
 import type { Logger } from './logger.js'
-import { type Metrics, isOver, label } from './metrics.js'
+import { type Metrics, isOver, isOwnFault, label } from './metrics.js'
 import { type EditMessage, Outbox, type OutboxEvents, type Sink, bareOf, eventBytes } from './outbox.js'
 import { type LoadState, type PictureWish, type StartPlan, formatName } from './start-request.js'
 import type { EditTrace } from './tracing.js'
@@ -271,7 +272,8 @@ export class Session {
   #onStarted(warnings: readonly string[]): void {
     this.#startedMs = performance.now()
     this.#setup.trace?.started()
-    this.#setup.metrics.queueSeconds.observe(seconds(this.#admittedMs))
+    const { metrics, plan } = this.#setup
+    metrics.queueSeconds.observe({ priority: plan.priority }, seconds(this.#admittedMs))
     if (!this.#paused) this.#move('EDIT_STATUS_RUNNING')
     this.#tell({ started: {} })
     this.#warn(warnings)
@@ -381,16 +383,18 @@ export class Session {
     this.#submitted = Promise.resolve(undefined)
     const outcome = label(status)
     metrics.editSeconds.observe({ outcome, pack: plan.pack }, seconds(this.#admittedMs))
-    trace?.ended(outcome, this.#step, event.failed?.status?.code)
-    this.#move(status)
+    const code = event.failed?.status?.code
+    trace?.ended(outcome, this.#step, code)
+    this.#move(status, code)
     this.#tell(event, undefined, true)
-    this.#logger.info({ outcome, step: this.#step, ...this.#statistics() }, 'edit ended')
+    const why = code === undefined ? {} : { code: codes[code] }
+    this.#logger.info({ outcome, ...why, step: this.#step, ...this.#statistics() }, 'edit ended')
     onEnd(this)
   }
 
-  #move(status: EditStatus): void {
+  #move(status: EditStatus, code?: codes): void {
     const { metrics, plan } = this.#setup
-    if (status !== this.#status) metrics.moved(this.#status, status, plan.pack)
+    if (status !== this.#status) metrics.moved(this.#status, status, plan.pack, code)
     this.#status = status
   }
 
@@ -476,8 +480,9 @@ export class Session {
   }
 
   #describe(error: unknown) {
-    if (!(error instanceof FlexitError) || error.code === 'INTERNAL') this.#logger.error({ err: error }, 'edit failed')
-    return toStatus(error)
+    const status = toStatus(error)
+    if (isOwnFault(status.code)) this.#logger.error({ err: error }, 'edit failed')
+    return status
   }
 }
 

@@ -136,6 +136,9 @@ rendering('promises that the program would not keep', async (t) => {
       `${String(expected)}: ${problems.join('; ')}`,
     )
   }
+  const secure = await render('cpu', ['tls'])
+  at(find(secure, 'Certificate', 'flexit'), 'spec')['usages'] = ['server auth']
+  t.deepEqual(brokenPromises(secure), ['probes cannot show the certificate'])
   const nvidia = await render('nvidia')
   options(nvidia)['FLEXIT_DEVICE'] = 'cuda:0'
   t.deepEqual(brokenPromises(nvidia), ['2 GPUs for the devices cuda:0'])

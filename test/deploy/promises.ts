@@ -68,7 +68,16 @@ export function brokenPromises(manifests: readonly Manifest[]): string[] {
     ...securityProblems(pod),
     ...serviceProblems(manifests, pod.containers[0]),
     ...budgetProblems(manifests),
+    ...certificateProblems(manifests),
   ]
+}
+
+/** The probes show the server's own certificate to a server that asks for one. */
+function certificateProblems(manifests: readonly Manifest[]): string[] {
+  const certificate = manifests.find(({ kind, metadata }) => kind === 'Certificate' && metadata.name === 'flexit')
+  const usages = (certificate?.spec?.['usages'] ?? []) as string[]
+  if (certificate === undefined || ['server auth', 'client auth'].every((usage) => usages.includes(usage))) return []
+  return ['probes cannot show the certificate']
 }
 
 /** An empty selector is of every pod of the namespace. */

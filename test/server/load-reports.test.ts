@@ -1,7 +1,7 @@
 // Load reports as clients receive them: at the end of calls, and out of band.
 // https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md
 
-import type { Metadata } from '@grpc/grpc-js'
+import { type Metadata, status as codes } from '@grpc/grpc-js'
 import type { MessageTypeDefinition } from '@grpc/proto-loader'
 import test from 'ava'
 import { LoadReports, type LoadReport, orcaPackage, orcaService } from '../../src/server/load-reports.js'
@@ -65,7 +65,9 @@ test('rates are means over some seconds, in edits', (t) => {
   for (let second = 1; second <= 60; second++) {
     // Two edits of 20 steps at ten steps per second each, one of which fails every second.
     for (let i = 0; i < 20; i++) metrics.stepped({ pack: 'tiny', steps: 20 })
-    metrics.moved('EDIT_STATUS_RUNNING', 'EDIT_STATUS_FAILED', 'tiny')
+    metrics.moved('EDIT_STATUS_RUNNING', 'EDIT_STATUS_FAILED', 'tiny', codes.INTERNAL)
+    // What callers do wrong is no failure of the server.
+    metrics.moved('EDIT_STATUS_RUNNING', 'EDIT_STATUS_FAILED', 'tiny', codes.INVALID_ARGUMENT)
     reports.sample(1000 * second)
     reports.sample(1000 * second)
   }

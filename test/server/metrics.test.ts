@@ -119,7 +119,7 @@ test('edits and calls are counted by how they end, refusals by their reason', as
     'flexit_edits_rejected_total{reason="edits_of_this_stream"} 1',
     'flexit_edits_rejected_total{reason="edits"} 1',
     'flexit_edits_rejected_total{reason="invalid_argument"} 1',
-    'flexit_edits_finished_total{outcome="cancelled",pack="tiny"} 1',
+    'flexit_edits_finished_total{outcome="cancelled",code="OK",pack="tiny"} 1',
     'flexit_edit_seconds_count{outcome="cancelled",pack="tiny"} 1',
     'flexit_edits{state="pending"} 0',
     'flexit_grpc_handling_seconds_count{grpc_method="flexit.v1.Editor/RunEdit",grpc_type="server_stream",grpc_code="RESOURCE_EXHAUSTED"} 1',

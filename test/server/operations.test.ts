@@ -95,6 +95,12 @@ test('logs have ids and numbers, and nothing that clients send', async (t) => {
   t.deepEqual(of('failed-one'), ['edit accepted', 'edit failed', 'edit ended'])
   t.deepEqual(of('refused-one'), ['edit refused'])
   t.deepEqual(of('broken-one'), ['edit accepted', 'edit ended'])
+  const codes = said.filter(({ msg }) => msg === 'edit ended').map(({ editId, code }) => [editId, code])
+  t.deepEqual(Object.fromEntries(codes), {
+    'cancelled-one': undefined,
+    'failed-one': 'INTERNAL',
+    'broken-one': 'INVALID_ARGUMENT',
+  })
   t.deepEqual(
     said.filter(({ editId }) => editId === undefined).map(({ msg }) => msg),
     ['draining', 'ended'],
@@ -146,8 +152,8 @@ test('an edit ends once, and nothing follows its last event', async (t) => {
   t.deepEqual(kinds('a'), ['accepted', 'started', 'step', 'step', 'completed'])
   t.deepEqual(kinds('b'), ['accepted', 'started', 'failed'])
   const text = await (await fetch(`http://127.0.0.1:${server.metricsPort}/metrics`)).text()
-  for (const outcome of ['completed', 'failed']) {
-    t.true(text.includes(`flexit_edits_finished_total{outcome="${outcome}",pack="tiny"} 1\n`), outcome)
+  for (const labels of ['outcome="completed",code="OK"', 'outcome="failed",code="INTERNAL"']) {
+    t.true(text.includes(`flexit_edits_finished_total{${labels},pack="tiny"} 1\n`), labels)
   }
 })
 

@@ -75,8 +75,8 @@ test('an edit has the pack that it names, that of its state, or the first', asyn
   const text = await (await fetch(`http://127.0.0.1:${server.metricsPort}/metrics`)).text()
   for (const line of [
     `flexit_pack_info{pack="other",digest="${other.digest}"} 1`,
-    'flexit_edits_finished_total{outcome="completed",pack="other"} 2',
-    'flexit_edits_finished_total{outcome="completed",pack="tiny"} 1',
+    'flexit_edits_finished_total{outcome="completed",code="OK",pack="other"} 2',
+    'flexit_edits_finished_total{outcome="completed",code="OK",pack="tiny"} 1',
     'flexit_steps_total{pack="other"} 9',
   ]) {
     t.true(text.includes(`${line}\n`), line)

@@ -8,6 +8,7 @@ import { service as healthService } from 'grpc-health-check'
 import { callError } from '../../src/client/channel.js'
 import type { EditSummary, ListEditsResponse, ServerInfo, StartEdit } from '../../src/proto/messages.js'
 import { fromStatus } from '../../src/proto/status.js'
+import { createLogger } from '../../src/server/logger.js'
 import { kindOf } from '../support-server/peer.js'
 import { latentShape, pack, serve, startEdit } from '../support-server/start.js'
 
@@ -392,7 +393,7 @@ test('health, reflection, information and metrics', async (t) => {
   for (const line of [
     'flexit_steps_total{pack="tiny"} 5',
     'flexit_edits{state="running"} 0',
-    'flexit_edits_finished_total{outcome="completed",pack="tiny"} 1',
+    'flexit_edits_finished_total{outcome="completed",code="OK",pack="tiny"} 1',
     'flexit_first_preview_seconds_count{pack="tiny"} 1',
     'flexit_inter_step_seconds_count{pack="tiny"} 4',
     'flexit_buffered_bytes 0',
@@ -402,16 +403,23 @@ test('health, reflection, information and metrics', async (t) => {
   }
   t.false(text.includes('Nothing'), 'no label that a caller chose')
   t.is((await fetch(url)).status, 404)
+  t.is((await fetch(`${url}/metrics?name=flexit`)).status, 200)
+  t.is((await fetch(`${url}/metrics`, { method: 'HEAD' })).status, 200)
 })
 
 test('draining: not serving, no new edits, the others finish or are handed back', async (t) => {
-  const { peer, scheduler, server } = await serve(t, { allowed: 1, options: { drainMs: 0 } })
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line: string) => void lines.push(line) })
+  const { peer, scheduler, server } = await serve(t, { allowed: 1, options: { drainMs: 0 }, logger })
   const stream = peer.edit()
   stream.send('a', { start: startEdit() })
   await stream.first('step')
   const drained = server.drain()
   stream.send('b', { start: startEdit() })
   const { handedBack } = await stream.first('handedBack')
+  const { failed } = await stream.first('failed')
+  t.like(fromStatus(failed.status!), { status: 'UNAVAILABLE', retryAfterMs: 250 })
+  t.true(lines.some((line) => line.includes('"reason":"draining"')))
   t.is(await stream.over, undefined)
   await drained
   const { resumePoint, parameters, image, targetText } = handedBack.state!
