@@ -136,7 +136,7 @@ export interface EventBody {
   started?: object
   step?: StepTaken
   warning?: { message: string }
-  updated?: { targetText: string; parameters: Parameters | null; number?: number }
+  updated?: { targetText: string; parameters: Parameters | null; number?: number; resumePoint?: ResumePoint | null }
   rejected?: { status: Status | null; updateNumber?: number }
   completed?: Completed
   cancelled?: { resumePoint?: ResumePoint | null; abandoned?: boolean }

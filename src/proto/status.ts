@@ -59,6 +59,31 @@ const resourceInfo = messageType<{ resourceType: string; resourceName: string }>
 const statusType = messageType<Status>('google.rpc.Status')
 const domain = 'flexit'
 
+/** Fields whose path in a StartEdit or an UpdateCommand is not their name in the program. */
+const fieldPaths: Readonly<Record<string, string>> = {
+  source: 'source_text',
+  target: 'target_text',
+  preset: 'parameters.preset',
+  space: 'parameters.space',
+  steps: 'parameters.steps',
+  learningRate: 'parameters.learning_rate',
+  lambdaP: 'parameters.lambda_p',
+  lambdaZ: 'parameters.lambda_z',
+  lambdaS: 'parameters.lambda_s',
+  lambdaI: 'parameters.lambda_i',
+  networks: 'parameters.networks',
+  views: 'parameters.views',
+  seed: 'parameters.seed',
+}
+
+function wireField(field: string): string {
+  return fieldPaths[field] ?? field
+}
+
+function programField(path: string): string {
+  return Object.keys(fieldPaths).find((field) => fieldPaths[field] === path) ?? path
+}
+
 /** An error as it is sent. What is not a FlexitError is a bug of ours: its words stay here. */
 export function toStatus(error: unknown): Status {
   if (!(error instanceof FlexitError)) {
@@ -72,7 +97,8 @@ export function toStatus(error: unknown): Status {
   const add = <T extends object>(type: { serialize(value: T): Buffer }, typeName: string, value: T) =>
     details.push({ type_url: `type.googleapis.com/google.rpc.${typeName}`, value: type.serialize(value) })
 
-  if (field !== undefined) add(badRequest, 'BadRequest', { fieldViolations: [{ field, description: message }] })
+  if (field !== undefined)
+    add(badRequest, 'BadRequest', { fieldViolations: [{ field: wireField(field), description: message }] })
   if (retryAfterMs !== undefined) {
     const seconds = Math.floor(retryAfterMs / 1000)
     const nanos = Math.round((retryAfterMs - 1000 * seconds) * 1e6)
@@ -109,7 +135,7 @@ export function fromStatus({ code, message, details }: Status): WireError {
     switch (url.replace(/^.*\//, '')) {
       case 'google.rpc.BadRequest': {
         const [violation] = badRequest.deserialize(bytes).fieldViolations
-        if (violation !== undefined) options = { ...options, field: violation.field }
+        if (violation !== undefined) options = { ...options, field: programField(violation.field) }
         break
       }
       case 'google.rpc.RetryInfo': {

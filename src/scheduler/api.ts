@@ -72,10 +72,15 @@ export interface EditListener {
   onStarted(warnings: readonly string[]): void
   /** The edit was prepared anew after an update, and this is to be said of its new texts. */
   onWarnings?(warnings: readonly string[]): void
+  /** What was updated while a step was under way is in force from now on: `state` has it. */
+  onRenewed?(state: EditState): void
   /** A step was taken: its report (the picture of `report.step`) and the state after it. */
   onStep(report: StepReport, state: EditState): void
   onEnd(outcome: Outcome): void
 }
+
+/** What an update came to. */
+export type Updated = Pick<EditState, 'target' | 'parameters'> & { readonly pending: boolean }
 
 /** An edit under way. Every call acts at the next step boundary, is idempotent, and does nothing after the end. */
 export interface RunningEdit {
@@ -85,19 +90,17 @@ export interface RunningEdit {
   cancel(): void
   /**
    * Finish with the latent of step `step` once it is reached; left out or already reached: with that of `state`, and a
-   * step under way is thrown away. The first call counts.
+   * step under way is thrown away. Of several calls the earliest step counts.
    */
   accept(step?: number): void
   pause(): void
   resume(): void
   /**
-   * New target text or parameters from the next step on. Returns those that are then in force, which `state` need not
-   * show yet; the old ones where the change comes too late. Errors: INVALID_ARGUMENT, with the edit unchanged.
+   * New target text or parameters from the next step on. Returns those that are then in force; the old ones where the
+   * change comes too late. `pending`: a step is under way, after which `onRenewed` is called; otherwise `state` has them.
+   * Errors: INVALID_ARGUMENT, with the edit unchanged.
    */
-  update(change: {
-    readonly target?: string
-    readonly parameters?: Partial<EditParameters>
-  }): Pick<EditState, 'target' | 'parameters'>
+  update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): Updated
   /** Not scheduled while held: its reader is behind. A step under way is still reported. */
   hold(held: boolean): void
 }

@@ -4,7 +4,7 @@
 import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { type EditParameters, checkText } from '../engine/parameters.js'
-import { type EditListener, type RunningEdit, graphKey } from './api.js'
+import { type EditListener, type RunningEdit, type Updated, graphKey } from './api.js'
 import type { Place } from './policies/admission.js'
 import type { Block } from './device-state.js'
 
@@ -88,7 +88,7 @@ export class LiveEdit implements RunningEdit {
   }
 
   accept(step = this.#state.step): void {
-    if (this.ended || this.finishing || this.#acceptAt !== undefined) return
+    if (this.ended || this.finishing || step >= (this.#acceptAt ?? Infinity)) return
     this.#acceptAt = step
     this.#driver.onWish(this)
   }
@@ -105,9 +105,9 @@ export class LiveEdit implements RunningEdit {
     if (!this.ended) this.#driver.onBlock(this, 'held', held)
   }
 
-  update({ target, parameters = {} }: Change): Aims {
+  update({ target, parameters = {} }: Change): Updated {
     // No step is to come.
-    if (this.ended || this.finishing || this.accepted) return this.#state
+    if (this.ended || this.finishing || this.accepted) return { ...this.#state, pending: false }
     const before = this.#update ?? this.#state
     const after = {
       target: target === undefined ? before.target : checkText(target, 'target'),
@@ -116,7 +116,7 @@ export class LiveEdit implements RunningEdit {
     this.#check(after.parameters)
     this.#update = after
     this.#driver.onWish(this)
-    return after
+    return { ...after, pending: this.#update !== undefined }
   }
 
   /** The step under way was taken. */

@@ -165,12 +165,6 @@ export class Schedule {
     }
   }
 
-  /** Move an edit to another class, from its next step on. */
-  setPriority(id: number, priority: Priority, nowMs: number): void {
-    const edit = this.#edits.get(id)
-    if (edit !== undefined && edit.share.level !== finishingLevel) this.#setLevel(edit, levelOf(priority), nowMs)
-  }
-
   /** An edit that is not running has changed: it must be prepared anew, and has `stepsLeft` steps in a graph `key`. */
   renew(id: number, key: string, stepsLeft: number, nowMs: number): void {
     const edit = this.#boundary(id)

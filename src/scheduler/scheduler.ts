@@ -31,8 +31,6 @@ export interface SchedulerOptions extends ScheduleOptions {
   readonly observer?: SchedulerObserver
   /** Monotonic, in ms. Default: `performance.now`. */
   readonly now?: () => number
-  /** Call back after `ms`, unless cancelled. Default: `setTimeout`. */
-  readonly after?: (ms: number, callback: () => void) => () => void
 }
 
 export interface DeviceStatus {
@@ -61,7 +59,6 @@ export class Scheduler implements SchedulerApi {
   readonly #rates = new Rates()
   readonly #observer: SchedulerObserver
   readonly #now: () => number
-  readonly #after: NonNullable<SchedulerOptions['after']>
   readonly #devices: ReadonlyMap<string, StepDevice>
   readonly #idle: Set<string>
   readonly #out = new Set<string>()
@@ -70,20 +67,17 @@ export class Scheduler implements SchedulerApi {
   readonly #driver: Driver
   #nextId = 1
   #pumping = false
-  #draining = false
   #gone = false
   #closed = false
   /** What listeners are to hear, in order. */
   readonly #events: (() => void)[] = []
   #telling = false
-  #onEmpty: (() => void)[] = []
 
-  constructor({ devices, resolve, limits, observer = {}, now, after, ...options }: SchedulerOptions) {
+  constructor({ devices, resolve, limits, observer = {}, now, ...options }: SchedulerOptions) {
     this.#schedule = new Schedule(options)
     this.#admission = new Admission(limits)
     this.#observer = observer
     this.#now = now ?? (() => performance.now())
-    this.#after = after ?? afterTimeout
     this.#devices = new Map(devices.map((device) => [device.name, device]))
     if (this.#devices.size < devices.length) throw new Error('two devices have the same name')
     this.#idle = new Set(this.#devices.keys())
@@ -119,7 +113,7 @@ export class Scheduler implements SchedulerApi {
   admit(request: AdmissionRequest): Ticket {
     try {
       if (this.#working === 0) throw unavailable('no device', 'no device of the server works any more')
-      if (this.#draining) throw unavailable('draining', 'the server is going away')
+      if (this.#gone) throw unavailable('draining', 'the server is going away')
       const position = this.#schedule.ahead(request.tenant, request.priority)
       const estimate = estimateOf(request, position, this.#working, this.#rates)
       checkDeadline(request, estimate)
@@ -150,21 +144,9 @@ export class Scheduler implements SchedulerApi {
 
   /** End every edit with its last state, to go on elsewhere, and admit no more. A step under way is thrown away. */
   handBack(): void {
-    this.#draining = true
     this.#gone = true
     for (const edit of [...this.#edits.values()]) this.#end(edit, { kind: 'handed-back', state: edit.resumable })
     this.#tell()
-  }
-
-  /** Admit no more, let edits finish for `graceMs`, hand back the others. Resolves when there is none left. */
-  async drain(graceMs: number): Promise<void> {
-    this.#draining = true
-    if (this.#edits.size > 0) {
-      const cancel = this.#after(graceMs, () => this.handBack())
-      await new Promise<void>((resolve) => this.#onEmpty.push(resolve))
-      cancel()
-    }
-    this.handBack()
   }
 
   /** Hand back what is left, wait for the batches under way, and close the devices. */
@@ -294,7 +276,11 @@ export class Scheduler implements SchedulerApi {
       return
     }
     if (edit.finishing) return
-    if (!edit.accepted && edit.renew()) this.#schedule.renew(edit.id, edit.key, edit.stepsLeft, nowMs)
+    if (!edit.accepted && edit.renew()) {
+      const { listener, state } = edit
+      this.#schedule.renew(edit.id, edit.key, edit.stepsLeft, nowMs)
+      this.#events.push(() => listener.onRenewed?.(state))
+    }
     edit.finishing = edit.isComplete
     if (edit.finishing) this.#schedule.finish(edit.id, nowMs)
   }
@@ -322,7 +308,6 @@ export class Scheduler implements SchedulerApi {
     this.#rates.recordEnd(nowMs)
     this.#observer.onEnd?.({ kind: outcome.kind, totalMs: nowMs - edit.submittedMs })
     this.#events.push(() => edit.listener.onEnd(outcome))
-    if (this.#edits.size === 0) this.#events.push(...this.#onEmpty.splice(0))
   }
 
   /** Tell listeners what happened. What they bring about is told after what had happened before. */
@@ -345,9 +330,4 @@ function deadly(cause: unknown): FlexitError {
     cure: 'Try it with other parameters, and report it with its picture and texts.',
     cause,
   })
-}
-
-function afterTimeout(ms: number, callback: () => void): () => void {
-  const timer = setTimeout(callback, ms)
-  return () => clearTimeout(timer)
 }

@@ -28,7 +28,8 @@ export interface DeskSetup {
   readonly tracing: Tracing | undefined
 }
 
-const idPattern = /^[\w.:-]{1,128}$/
+export const maxIdLength = 128
+const idPattern = /^[\w.:-]+$/
 
 /** How long a client is to wait where nothing tells how long it takes: before it turns to another stream, or server. */
 const retryAfterMs = 1000
@@ -55,10 +56,7 @@ export class EditDesk {
   /** An id for a new edit: the one that is wanted, or one of our own. Errors: INVALID_ARGUMENT, ALREADY_EXISTS. */
   newId(tenant: string, wanted: string): string {
     if (wanted === '') return randomUUID()
-    if (!idPattern.test(wanted)) {
-      const cure = 'Use 1 to 128 of A-Z a-z 0-9 . _ : -, or leave it empty.'
-      throw invalidArgument('edit_id', 'the edit id has characters that are not allowed, or too many', cure)
-    }
+    if (wanted.length > maxIdLength || !idPattern.test(wanted)) throw wrongId()
     if (this.registry.find(tenant, wanted) === undefined) return wanted
     throw new WireError({
       code: 'ALREADY_EXISTS',
@@ -170,6 +168,12 @@ export class EditDesk {
       this.#endListeners.add(finish)
     })
   }
+}
+
+/** An id that no edit can have. */
+export function wrongId(): FlexitError {
+  const cure = `Use 1 to ${maxIdLength} of A-Z a-z 0-9 . _ : -, or leave it empty.`
+  return invalidArgument('edit_id', 'the edit id has characters that are not allowed, or too many', cure)
 }
 
 /** A word for metrics and logs. */

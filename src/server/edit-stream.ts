@@ -6,7 +6,7 @@ import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import { onConnectionEnding } from './connection.js'
-import type { EditDesk } from './edit-desk.js'
+import { type EditDesk, maxIdLength, wrongId } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
 import { noSuchEdit } from './registry.js'
@@ -88,8 +88,11 @@ class EditStream {
   }
 
   async #handle(request: EditRequest): Promise<void> {
-    const id = request.editId ?? ''
+    const { editId = '' } = request
+    // What is echoed has an end.
+    const id = editId.slice(0, maxIdLength + 1)
     try {
+      if (id !== editId) throw wrongId()
       await this.#obey(id, request)
     } catch (error) {
       const updateNumber = request.update?.number ?? 0

@@ -3,7 +3,6 @@
 
 import type { Server, ServerUnaryCall, ServerWritableStream, UntypedHandleCall, sendUnaryData } from '@grpc/grpc-js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
-import { editorService } from '../proto/definition.js'
 import type {
   AttachRequest,
   CancelEditRequest,
@@ -16,6 +15,7 @@ import type {
   ServerInfo,
 } from '../proto/messages.js'
 import { type Tenants, unknownToken } from './auth.js'
+import { boundedService } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
 import type { EditDesk } from './edit-desk.js'
 import { type EditCall, serveEditStream } from './edit-stream.js'
@@ -61,7 +61,7 @@ export class EditorService {
   }
 
   addToServer(server: Server): void {
-    server.addService(editorService, {
+    server.addService(boundedService, {
       Edit: this.#stream((call: EditCall, tenant) => this.#edit(call, tenant)),
       RunEdit: this.#stream((call: ServerWritableStream<RunEditRequest, EditEvent>, tenant) => this.#run(call, tenant)),
       Attach: this.#stream((call: ServerWritableStream<AttachRequest, EditEvent>, tenant) =>
@@ -163,7 +163,8 @@ export class EditorService {
     }
     const from = Number(pageToken)
     const all = this.#desk.registry.of(tenant).filter((session) => session.index >= from)
-    const wanted = all.filter(({ status }) => states.length === 0 || states.includes(status))
+    const asked = new Set(states)
+    const wanted = all.filter(({ status }) => asked.size === 0 || asked.has(status))
     const size = Math.min(pageSize === 0 ? usualPageSize : pageSize, maxPageSize)
     const next = wanted[size]
     return {

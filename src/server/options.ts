@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { FlexitError, fileError } from '../engine/errors.js'
 import { limits } from '../engine/parameters.js'
-import { parseDevice } from '../engine/runtime.js'
+import { formatDevice, parseDevice } from '../engine/runtime.js'
 
 const MiB = 1024 ** 2
 /** An empty text, `null` and `false` would become 0. */
@@ -30,7 +30,11 @@ export const serverOptionsSchema = z.strictObject({
     .default(['tiny'])
     .describe('name or path of a pack: see `flexit models list`; several by repeating it, the first is the usual one'),
   device: list
-    .pipe(z.array(z.string().refine(isDevice, 'Use cpu, cpu:1, cuda:0, tensorrt:0 or webgpu.')).min(1))
+    .pipe(
+      z
+        .array(z.string().refine(isDevice, 'Use cpu, cpu:1, cuda:0, tensorrt:0 or webgpu.').transform(deviceName))
+        .min(1),
+    )
     .refine((devices) => new Set(devices).size === devices.length, 'A device is named twice.')
     .default(['cpu'])
     .describe('cpu, cpu:1, cuda:0, tensorrt:0, webgpu; several by repeating it'),
@@ -206,6 +210,11 @@ function readOptionsFile(file: string): Record<string, unknown> {
 /** Flags and variables are texts. */
 function fromText(value: unknown): unknown {
   return value === 'true' ? true : value === 'false' ? false : value
+}
+
+/** `cpu:0` → `cpu`. */
+function deviceName(text: string): string {
+  return isDevice(text) ? formatDevice(parseDevice(text)) : text
 }
 
 function isDevice(text: string): boolean {

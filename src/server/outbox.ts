@@ -49,10 +49,10 @@ export function bareOf({ sequence, bare, terminal }: EditMessage): EditMessage {
 export function eventBytes(event: EditEvent): number {
   const { step, warning, updated, completed, cancelled, failed, handedBack } = event
   const state = handedBack?.state
-  const point = (step ?? completed ?? cancelled ?? failed)?.resumePoint ?? state?.resumePoint
+  const point = (step ?? updated ?? completed ?? cancelled ?? failed)?.resumePoint ?? state?.resumePoint
   const arrays = [step?.preview?.data, completed?.picture?.data, point?.latent?.data, state?.image]
   const text = warning?.message ?? updated?.targetText ?? ''
-  const rest = overheadBytes + 2 * text.length + (updated === undefined ? 0 : parametersBytes)
+  const rest = overheadBytes + event.editId.length + 2 * text.length + (updated === undefined ? 0 : parametersBytes)
   return arrays.reduce((sum, array) => sum + (array?.length ?? 0), rest)
 }
 

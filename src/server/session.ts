@@ -71,6 +71,8 @@ export class Session {
   #previewed = false
   /** Set when the deadline has passed. */
   #overdue: WireError | undefined
+  /** Updates that were not answered: a step is under way. */
+  readonly #updates: (Pick<EditState, 'target' | 'parameters'> & { readonly number: number })[] = []
   #running: RunningEdit | undefined
   /** Resolves when the scheduler has the edit; with undefined where it has ended. */
   #submitted: Promise<RunningEdit | undefined>
@@ -143,8 +145,10 @@ export class Session {
 
   #abandon(): void {
     if (this.#ending || this.#cancelled) return
-    this.cancel()
+    // Before the cancel: an edit that is in no batch ends in it.
+    this.#cancelled = true
     this.#abandoned = true
+    this.#running?.cancel()
   }
 
   /** End at the next step, with the state to go on from elsewhere. */
@@ -176,14 +180,28 @@ export class Session {
    */
   async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
-    if (edit === undefined || this.#ending || (number > 0 && this.#reader.answers(number))) return
+    if (edit === undefined || this.#ending || (number > 0 && this.#answers(number))) return
     if (this.#reader.behind) {
       const cure = 'Acknowledge the events that came.'
       throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
     }
-    const { target: targetText, parameters } = edit.update(change)
-    this.#steps = parameters.steps
-    this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number } })
+    const { pending, ...aims } = edit.update(change)
+    this.#steps = aims.parameters.steps
+    this.#updates.push({ ...aims, number })
+    if (!pending) this.#tellUpdates(edit.state)
+  }
+
+  /** Its answer is on its way, or waits for a step that is under way. */
+  #answers(number: number): boolean {
+    return this.#reader.answers(number) || this.#updates.some((update) => update.number === number)
+  }
+
+  /** They are in force from `state` on, or come too late. */
+  #tellUpdates(state: EditState): void {
+    for (const { target: targetText, parameters, number } of this.#updates.splice(0)) {
+      const resumePoint = this.#point(state, true)
+      this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number, resumePoint } })
+    }
   }
 
   /** Events up to `sequence` arrived at the reader. */
@@ -255,6 +273,7 @@ export class Session {
       const edit = scheduler.submit(ticket, state, {
         onStarted: (warnings) => this.#onStarted(warnings),
         onWarnings: (warnings) => this.#warn(warnings),
+        onRenewed: (renewed) => this.#tellUpdates(renewed),
         onStep: (report, after) => this.#onStep(report, after),
         onEnd: (outcome) => void this.#onEnd(outcome),
       })
@@ -332,6 +351,7 @@ export class Session {
     if (this.#ending) return
     this.#ending = true
     this.#step = outcome.state.step
+    this.#tellUpdates(outcome.state)
     const end = await this.#ended(outcome).catch((error: unknown) => this.#failure(error, outcome.state))
     // Asked last, for a cancel may come until now: what is handed back would go on elsewhere.
     const cancelled = end[0] === 'EDIT_STATUS_HANDED_BACK' && this.#cancelled

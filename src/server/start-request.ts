@@ -199,7 +199,8 @@ function streamWish(wish: StartEdit['stream'], { maxWindowBytes }: ServerOptions
     previewEvery: every('previews', previews),
     preview: pictureWish('stream.previews.picture', previews?.picture, 'jpeg'),
     latentEvery: every('latents', latents),
-    latentType: numberTypes[named('type', numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latents?.type) ?? 'float32'],
+    latentType:
+      numberTypes[named('stream.latents.type', numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latents?.type) ?? 'float32'],
     lossless: latents?.lossless ?? false,
     result: pictureWish('stream.result', result, 'png'),
     windowBytes: between('stream.window_bytes', windowBytes ?? usual, leastWindowBytes, maxWindowBytes),

@@ -29,7 +29,6 @@ class Stage {
   readonly devices: readonly FakeDevice[]
   readonly scheduler: Scheduler
   nowMs = 0
-  readonly timers: { readonly ms: number; readonly callback: () => void; cancelled: boolean }[] = []
 
   constructor(options: Partial<SchedulerOptions> = {}, names: readonly string[] = ['a']) {
     this.devices = names.map((name) => new FakeDevice(name))
@@ -40,11 +39,6 @@ class Stage {
         return given as EditParameters
       },
       now: () => this.nowMs,
-      after: (ms, callback) => {
-        const timer = { ms, callback, cancelled: false }
-        this.timers.push(timer)
-        return () => (timer.cancelled = true)
-      },
       ...options,
     })
   }
@@ -65,6 +59,7 @@ class Stage {
     const edit = this.scheduler.submit(ticket, state, {
       onStarted: (warnings) => heard.push(`started ${warnings.join()}`),
       onWarnings: (warnings) => heard.push(`warned ${warnings.join()}`),
+      onRenewed: ({ target, step }) => heard.push(`renewed to ${target} at ${step}`),
       onStep: (report) => {
         heard.push(report.step)
         onStep?.(report.step)
@@ -197,6 +192,19 @@ test('an edit is accepted at a later step, and one that is past counts as now', 
   t.is(z(past), latent('cat', 2))
 })
 
+test('of several accepts the earliest step counts', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit(newState('cat', { steps: 9 }))
+  run.edit.accept(6)
+  run.edit.accept(7)
+  await turn()
+  await stage.device.step()
+  await stage.device.step()
+  run.edit.accept()
+  await stage.finish()
+  t.is(z(run), latent('cat', 2))
+})
+
 test('an update that comes after an accept comes too late', async (t) => {
   const stage = new Stage()
   const run = stage.submit(newState('cat', { steps: 9 }))
@@ -257,8 +265,18 @@ test('an update counts from the next step on, and is prepared anew', async (t) =
   await stage.device.step()
   t.like(stage.device.batch, { items: [{ state: { target: 'horse', step: 2 } }] })
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 'warned of horse', 2, 3, 'completed'])
+  t.deepEqual(run.heard, ['started of cat', 0, 1, 'renewed to horse at 2', 'warned of horse', 2, 3, 'completed'])
   t.is(z(run), latent('horse', 2, latent('cat', 2)))
+})
+
+test('an update where no step is under way is in force at once', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit(newState('cat', { steps: 2 }))
+  t.like(run.edit.update({ target: 'horse' }), { target: 'horse', pending: false })
+  t.is(run.edit.state.target, 'horse')
+  await turn()
+  await stage.finish()
+  t.is(z(run), latent('horse', 2))
 })
 
 test('an update can move an edit to another graph, and two updates add up', async (t) => {
@@ -283,7 +301,7 @@ test('an update during a step says what will be in force, and is not lost when t
     const run = stage.submit(newState('cat', { steps: 9 }))
     await turn()
     await stage.device.step()
-    t.like(run.edit.update({ target: 'horse' }), { target: 'horse', parameters: { steps: 9 } })
+    t.like(run.edit.update({ target: 'horse' }), { target: 'horse', parameters: { steps: 9 }, pending: true })
     t.like(run.edit.update({ parameters: { steps: 5 } }), { target: 'horse', parameters: { steps: 5 } })
     t.like(run.edit.state, { target: 'cat', parameters: { steps: 9 } }, 'the step under way does not have it')
     end(run, stage)
@@ -546,21 +564,16 @@ test('who is refused comes back at the rate at which edits end', async (t) => {
   t.true(waiting.every((run) => run.outcome()?.kind === 'completed'))
 })
 
-test('draining: no more edits, those that end in time end, the others are handed back', async (t) => {
+test('handing back: no more edits, and those that did not end go on elsewhere', async (t) => {
   const stage = new Stage({ maxBatch: 1 })
   const quick = stage.submit(newState('cat', { steps: 1 }))
   const slow = stage.submit(newState('horse', { steps: 100 }))
   const late = stage.scheduler.admit({ tenant: 'x', priority: 'normal', bytes: 1, steps: 1 })
   await turn()
-  let drained = false
-  const draining = stage.scheduler.drain(1_000).then(() => (drained = true))
-  t.throws(() => stage.submit(), { instanceOf: AdmissionError, code: 'UNAVAILABLE' })
   for (let i = 0; i < 6; i++) await stage.device.step()
   t.is(quick.outcome()?.kind, 'completed')
-  t.false(drained)
-  t.is(stage.timers[0]?.ms, 1_000)
-  stage.timers[0]?.callback()
-  await draining
+  stage.scheduler.handBack()
+  t.throws(() => stage.submit(), { instanceOf: AdmissionError, code: 'UNAVAILABLE' })
   t.is(slow.outcome()?.kind, 'handed-back')
   const { step } = slow.outcome()!.state
   t.is(z(slow), latent('horse', step))
@@ -573,17 +586,6 @@ test('draining: no more edits, those that end in time end, the others are handed
   t.deepEqual(ends, [])
   await turn()
   t.deepEqual(ends, ['handed-back'])
-})
-
-test('draining ends as soon as the last edit has, and is done at once where there is none', async (t) => {
-  const stage = new Stage()
-  stage.submit()
-  await turn()
-  const draining = Promise.all([stage.scheduler.drain(1_000), stage.scheduler.drain(1_000)])
-  await stage.finish()
-  await draining
-  t.true(stage.timers.every(({ cancelled }) => cancelled))
-  await stage.scheduler.drain(1_000)
 })
 
 test('closing waits for the batch under way, and then closes devices', async (t) => {

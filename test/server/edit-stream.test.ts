@@ -149,6 +149,8 @@ test('pause, update and resume', async (t) => {
   t.is(updated.targetText, 'lemon')
   t.is(updated.parameters?.lambdaP, 0, 'zero is a value')
   t.is(updated.parameters?.seed, 7, 'what was not named stays')
+  t.is(updated.resumePoint?.step, 1, 'where it goes on with them')
+  t.is(updated.resumePoint?.latent?.type, 'NUMBER_TYPE_FLOAT32')
   t.like(await peer.unary('GetEdit', { editId: 'a' }), { status: 'EDIT_STATUS_PAUSED', step: 1, steps: 3 })
   scheduler.allow(10)
   t.is(stream.all.filter(({ step }) => step !== undefined).length, 1, 'no step while paused')

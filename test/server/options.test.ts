@@ -36,6 +36,7 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
   t.throws(() => resolveOptions({ flags: { tlsClientCa: 'x' }, environment: {} }), { message: /tls-client-ca needs/ })
   const wrong: [flags: object, message: RegExp][] = [
     [{ device: ['cpu', 'cpu'] }, /--device: A device is named twice/],
+    [{ device: ['cpu', 'cpu:0'] }, /--device: A device is named twice/],
     [{ pack: ['tiny', 'tiny'] }, /--pack: A pack is named twice/],
     [{ pack: [] }, /--pack/],
     [{ maxBatch: '64' }, /--max-residents is less than --max-batch/],

@@ -11,6 +11,7 @@ import {
   type RunningEdit,
   type SchedulerApi,
   type Ticket,
+  type Updated,
 } from '../../src/scheduler/api.js'
 
 export interface FakeOptions {
@@ -122,9 +123,11 @@ class FakeEdit implements RunningEdit {
     this.#wake()
   }
 
+  /** At once where no step can be under way. */
   cancel(): void {
     this.#wish ??= 'cancel'
-    this.#wake()
+    if (this.#paused || this.held) this.#turn()
+    else this.#wake()
   }
 
   /** Also one that was cancelled, as if its step were under way. */
@@ -153,15 +156,15 @@ class FakeEdit implements RunningEdit {
     this.#wake()
   }
 
-  update({ target, parameters = {} }: Parameters<RunningEdit['update']>[0]): Pick<EditState, 'target' | 'parameters'> {
-    if (this.#over) return this.state
+  update({ target, parameters = {} }: Parameters<RunningEdit['update']>[0]): Updated {
+    if (this.#over) return { ...this.state, pending: false }
     if (parameters.steps !== undefined && parameters.steps < 1) {
       throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'steps', message: 'steps cannot be 0', cure: 'Use 1.' })
     }
     const before = this.#update ?? this.state
     this.#update = { target: target ?? before.target, parameters: { ...before.parameters, ...parameters } }
     this.#wake()
-    return this.#update
+    return { ...this.#update, pending: true }
   }
 
   #wake(): void {
@@ -174,13 +177,17 @@ class FakeEdit implements RunningEdit {
   }
 
   #turn(): void {
+    if (this.#over) return
     if (!this.#started) {
       this.#started = true
       const long = this.state.target.length > 100
       this.#listener.onStarted(long ? ['the target text has 200 tokens; the rest is cut off'] : [])
     }
-    this.state = { ...this.state, ...this.#update }
-    this.#update = undefined
+    if (this.#update !== undefined) {
+      this.state = { ...this.state, ...this.#update }
+      this.#update = undefined
+      this.#listener.onRenewed?.(this.state)
+    }
     const { state } = this
     const end = (outcome: Parameters<EditListener['onEnd']>[0]) => {
       this.#over = true

@@ -7,8 +7,7 @@ import { Heap } from '../heap.js'
 export interface Share {
   readonly level: number
   readonly tenant: string
-  readonly weight: number
-  /** Device time received, in ms, divided by the weight. */
+  /** Device time received, in ms, divided by the weight of then. */
   virtualMs: number
   /** Edits that want service or are getting it. */
   active: number
@@ -39,8 +38,7 @@ export class FairShares {
   join(tenant: string): Share {
     let share = this.#shares.get(tenant)
     if (share === undefined) {
-      const [weight, order] = [this.#weightOf(tenant), this.#order++]
-      share = { level: this.#level, tenant, weight, virtualMs: this.#clockMs, active: 0, order }
+      share = { level: this.#level, tenant, virtualMs: this.#clockMs, active: 0, order: this.#order++ }
       this.#shares.set(tenant, share)
     }
     if (share.active === 0) this.#ahead.delete(share)
@@ -54,9 +52,9 @@ export class FairShares {
     if (share.active === 0) this.#ahead.push(share)
   }
 
-  /** `ms` of a device were given; negative: fewer than was thought. */
+  /** `ms` of a device were given, at the tenant's present weight; negative: fewer than was thought. */
   charge(share: Share, ms: number): void {
-    share.virtualMs += ms / share.weight
+    share.virtualMs += ms / this.#weightOf(share.tenant)
     this.#ahead.update(share)
   }
 
