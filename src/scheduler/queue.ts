@@ -40,6 +40,8 @@ export class WaitingQueue<T extends Waiting> {
     ages: new Heap((a, b) => a.waitingSinceMs < b.waitingSinceMs),
   }))
   readonly #counts = new Map<string, number>()
+  /** Edits that are about to be pushed, of each tenant at each level. */
+  readonly #announced = Array.from({ length: levelCount }, () => new Map<string, number>())
   #size = 0
 
   get size(): number {
@@ -140,15 +142,24 @@ export class WaitingQueue<T extends Waiting> {
     return this.#counts.get(key) ?? 0
   }
 
+  /** An edit of `tenant` is about to be pushed (1), or is not any more (-1): `ahead` counts it. */
+  announce(level: number, tenant: string, change: 1 | -1): void {
+    const announced = this.#announced[level]!
+    const count = (announced.get(tenant) ?? 0) + change
+    if (count > 0) announced.set(tenant, count)
+    else announced.delete(tenant)
+  }
+
   /** About how many edits a new one of `tenant` at `level` would find before it, where tenants take turns. */
   ahead(level: number, tenant: string): number {
     let ahead = 0
     for (const { ages } of this.#levels.slice(0, level)) ahead += ages.size
-    const waiting = new Map<string, number>()
+    for (const announced of this.#announced.slice(0, level)) for (const count of announced.values()) ahead += count
+    const waiting = new Map(this.#announced[level]!)
     for (const [share, buckets] of this.#levels[level]!.buckets) {
       let edits = 0
       for (const bucket of buckets.values()) edits += bucket.edits.size
-      waiting.set(share.tenant, edits)
+      waiting.set(share.tenant, (waiting.get(share.tenant) ?? 0) + edits)
     }
     const own = waiting.get(tenant) ?? 0
     for (const edits of waiting.values()) ahead += Math.min(edits, own + 1)

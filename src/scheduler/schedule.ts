@@ -189,9 +189,31 @@ export class Schedule {
     this.#put(edit, nowMs)
   }
 
+  /** An edit is about to be added (1), or is not any more (-1). */
+  announce(tenant: string, priority: Priority, change: 1 | -1): void {
+    this.#waiting.announce(levelOf(priority), tenant, change)
+  }
+
   /** About how many edits a new one would find before it. */
   ahead(tenant: string, priority: Priority): number {
     return this.#waiting.ahead(levelOf(priority), tenant)
+  }
+
+  /**
+   * At least how many steps all devices take together, in full batches, before a new edit has a place with `position`
+   * edits before it: those of its tenant that have begun go first.
+   */
+  stepsBefore(tenant: string, priority: Priority, position: number): number {
+    const level = levelOf(priority)
+    const begun: number[] = []
+    for (const { share, begun: hasBegun, place, stepsLeft } of this.#edits.values()) {
+      if (hasBegun && place !== 'blocked' && share.tenant === tenant && share.level <= level) begun.push(stepsLeft)
+    }
+    const places = this.#devices.size * this.#limits.maxBatch
+    const first = begun.length - places + position
+    if (begun.length === 0 || first < 0) return 0
+    const left = begun.sort((a, b) => a - b)[Math.min(first, begun.length - 1)]!
+    return left * Math.min(places, begun.length)
   }
 
   /** The next batch of an idle device; undefined: there is nothing for it to do. */

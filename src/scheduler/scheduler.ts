@@ -114,11 +114,17 @@ export class Scheduler implements SchedulerApi {
     try {
       if (this.#working === 0) throw unavailable('no device', 'no device of the server works any more')
       if (this.#gone) throw unavailable('draining', 'the server is going away')
-      const position = this.#schedule.ahead(request.tenant, request.priority)
-      const estimate = estimateOf(request, position, this.#working, this.#rates)
+      const { tenant, priority, bytes } = request
+      const position = this.#schedule.ahead(tenant, priority)
+      const stepsBefore = this.#schedule.stepsBefore(tenant, priority, position)
+      const estimate = estimateOf(request, { position, stepsBefore }, this.#working, this.#rates)
       checkDeadline(request, estimate)
-      const place = this.#admission.admit(request.tenant, request.bytes, this.#rates.endEveryMs)
-      return new AdmittedTicket(request, place, estimate, this.#now(), () => this.#admission.release(place))
+      const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
+      this.#schedule.announce(tenant, priority, 1)
+      return new AdmittedTicket(request, place, estimate, this.#now(), () => {
+        this.#schedule.announce(tenant, priority, -1)
+        this.#admission.release(place)
+      })
     } catch (error) {
       if (error instanceof AdmissionError) this.#observer.onRefused?.({ reason: error.reason })
       throw error
@@ -126,16 +132,17 @@ export class Scheduler implements SchedulerApi {
   }
 
   submit(ticket: Ticket, state: EditState, listener: EditListener): RunningEdit {
-    if (!(ticket instanceof AdmittedTicket) || ticket.submitted || ticket.place.edits === 0) {
+    if (!(ticket instanceof AdmittedTicket) || !ticket.isOpen) {
       throw new Error('the ticket is not one of this scheduler, or was used')
     }
-    ticket.submitted = true
+    ticket.submit()
     const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
     const { tenant, priority, underWayMs = 0, begun = false } = request
     const nowMs = this.#now()
     const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
+    this.#schedule.announce(tenant, priority, -1)
     this.#schedule.add({ id, tenant, priority, key, stepsLeft, underWayMs, begun, deadlineMs, durationMs }, nowMs)
     if (stepsLeft <= 0) this.#boundary(edit)
     this.#pump()

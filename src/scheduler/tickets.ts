@@ -23,7 +23,7 @@ export class AdmittedTicket implements Ticket {
   readonly estimatedStartMs: number | undefined
   readonly estimatedDurationMs: number | undefined
   readonly #release: () => void
-  submitted = false
+  #isOpen = true
 
   constructor(request: AdmissionRequest, place: Place, estimate: Estimate, nowMs: number, release: () => void) {
     this.request = request
@@ -35,19 +35,29 @@ export class AdmittedTicket implements Ticket {
     this.#release = release
   }
 
+  get isOpen(): boolean {
+    return this.#isOpen
+  }
+
+  /** Its edit is there. */
+  submit(): void {
+    this.#isOpen = false
+  }
+
   release(): void {
-    if (!this.submitted) this.#release()
+    if (this.#isOpen) this.#release()
+    this.#isOpen = false
   }
 }
 
 /**
- * With `position` edits before it, which are taken to have as many steps as it has, on `devices` devices. Nothing is
- * estimated of a graph that was not measured. Edits before it may have other graphs: they are taken to be as fast as its
+ * With `position` edits before it, which are taken to have as many steps as it has, but at least after `stepsBefore` steps
+ * of others, on `devices` devices. Nothing is estimated of a graph that was not measured. Edits before it may have other graphs: they are taken to be as fast as its
  * own, or as the mean of all if that is less, for an edit that could finish must not be refused.
  */
 export function estimateOf(
   { steps, key }: AdmissionRequest,
-  position: number,
+  { position, stepsBefore }: { readonly position: number; readonly stepsBefore: number },
   devices: number,
   rates: Rates,
 ): Estimate {
@@ -56,7 +66,7 @@ export function estimateOf(
     return { position, startMs: undefined, durationMs: undefined, leastMs: undefined }
   }
   const beforeMs = Math.min(sampleMs, rates.all.sampleMs ?? Infinity)
-  const startMs = (position * steps * beforeMs) / devices
+  const startMs = (Math.max(position * steps, stepsBefore) * beforeMs) / devices
   // But while sizes are tried, a batch is as large as pays: a sample in it takes no longer than a step alone.
   return { position, startMs, durationMs: steps * stepMs, leastMs: steps * sampleMs }
 }

@@ -506,6 +506,44 @@ test('admission: limits, deadlines, tickets', async (t) => {
   t.deepEqual(refused, ['edits', 'deadline', 'deadline'])
 })
 
+test('edits that were admitted and did not come yet count as before others', async (t) => {
+  const stage = new Stage({ maxBatch: 1 })
+  const key = graphKey('', newState('cat').parameters)
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 10, key } as const
+  stage.submit(newState('cat', { steps: 1 }))
+  await turn()
+  while (stage.device.batch !== undefined) await stage.device.step({ stepMs: 50 })
+  const tickets = [0, 1, 2].map(() => stage.scheduler.admit({ ...request, deadlineMs: 1_500 }))
+  t.deepEqual(
+    tickets.map(({ position, estimatedStartMs }) => [position, estimatedStartMs]),
+    [
+      [0, 0],
+      [1, 500],
+      [2, 1_000],
+    ],
+  )
+  t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 1_500 }), { code: 'FAILED_PRECONDITION' })
+  tickets[0]!.release()
+  tickets[0]!.release()
+  t.is(stage.scheduler.admit({ ...request, deadlineMs: 1_500 }).position, 2)
+  t.is(stage.scheduler.admit({ ...request, tenant: 'y' }).position, 1, 'tenants take turns')
+  t.is(stage.scheduler.admit({ ...request, priority: 'interactive' }).position, 0)
+})
+
+test('where all places are taken by edits of its tenant a new one waits for the first of them to end', async (t) => {
+  const stage = new Stage({ maxBatch: 2 })
+  const key = graphKey('', newState('cat').parameters)
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 10, key } as const
+  const runs = [60, 40].map((steps) => stage.submit(newState('cat', { steps })))
+  await turn()
+  for (let i = 0; i < 20; i++) await stage.device.step({ stepMs: 50 * stage.device.ids.length })
+  const left = Math.min(...runs.map(({ edit: { state } }) => state.parameters.steps - state.step))
+  t.true(left > 10)
+  t.is(stage.scheduler.admit(request).estimatedStartMs, left * 100, 'both take so many steps')
+  t.is(stage.scheduler.admit({ ...request, tenant: 'y' }).estimatedStartMs, 10 * 50, 'after the one above')
+  t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: left * 100 }), { code: 'FAILED_PRECONDITION' })
+})
+
 test('a deadline is judged by the steps of its own pack and graph', async (t) => {
   const stage = new Stage()
   const slow = { ...newState('cat'), pack: 'large' }
@@ -538,6 +576,7 @@ test('after steps of many edits together a deadline is judged as if an edit had 
   const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 100, key } as const
   const told = stage.scheduler.admit(request)
   t.true(told.estimatedDurationMs! > 1_300, 'what is told is of steps like the last ones')
+  told.release()
   t.notThrows(() => stage.scheduler.admit({ ...request, deadlineMs: 1_300 }), 'alone it takes 1,200 ms')
   t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 100 }), {
     code: 'FAILED_PRECONDITION',

@@ -15,12 +15,12 @@ const maxGraphs = 256
 
 /** The batch limits of all devices and graphs. */
 export class BatchLimits {
-  readonly #maxBatch: number
+  readonly maxBatch: number
   readonly #gain: number
   readonly #tuners = new Map<string, LRUCache<string, BatchTuner>>()
 
   constructor({ maxBatch = 16, gain = 1.05 }: BatchLimitOptions = {}) {
-    this.#maxBatch = maxBatch
+    this.maxBatch = maxBatch
     this.#gain = gain
   }
 
@@ -52,7 +52,7 @@ export class BatchLimits {
     let graphs = this.#tuners.get(device)
     if (graphs === undefined) this.#tuners.set(device, (graphs = new LRUCache({ max: maxGraphs })))
     let tuner = graphs.get(key)
-    if (tuner === undefined) graphs.set(key, (tuner = new BatchTuner(this.#maxBatch, this.#gain)))
+    if (tuner === undefined) graphs.set(key, (tuner = new BatchTuner(this.maxBatch, this.#gain)))
     return tuner
   }
 }
