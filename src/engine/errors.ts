@@ -69,6 +69,10 @@ export function fileError(error: unknown, path: string, doing: string): FlexitEr
     case 'EEXIST': // of making a folder: a file has its name
     case 'ENOTDIR':
       return because('a part of the path is not a folder', 'INVALID_ARGUMENT', 'Check the path.')
+    case 'ENAMETOOLONG':
+      return because('the name is too long', 'INVALID_ARGUMENT', 'Choose a shorter one.')
+    case 'ELOOP':
+      return because('its links lead in a circle', 'INVALID_ARGUMENT', 'Check the path.')
     case 'ENOSPC':
     case 'EDQUOT':
     case 'EFBIG':

@@ -1,34 +1,74 @@
 // Files that appear whole or not at all: written beside their place, flushed, then renamed (POSIX rename is atomic).
 
 import { randomBytes } from 'node:crypto'
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { mkdir, open, readlink, realpath, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { fileError, systemErrorCode } from './errors.js'
+
+/** Bytes of a file's name that its temporary one begins with: file systems take 255 in all. */
+const keptBytes = 200
 
 /**
  * Write `chunks` to `path` atomically: readers see the old file or the new one, never a part, also after a crash or on
- * a full disk. Creates the folder. Errors: FAILED_PRECONDITION (no space, no permission), with nothing left behind.
+ * a full disk. Creates the folder. A link stays one, and the file that it leads to is written; who may read a file that
+ * is there may read the new one. Errors: FAILED_PRECONDITION (no space, no permission), INVALID_ARGUMENT (no place for a
+ * file, a name that is too long), with nothing left behind.
  */
 export async function writeFileAtomic(
   path: string,
   chunks: Uint8Array | string | Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
 ): Promise<void> {
   const parts = typeof chunks === 'string' ? [Buffer.from(chunks)] : chunks instanceof Uint8Array ? [chunks] : chunks
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`
+  let temporary: string | undefined
   try {
-    await makeFolder(dirname(path))
-    const file = await open(temporary, 'wx')
+    const target = await behindLinks(path)
+    const mode = await modeOf(target)
+    await makeFolder(dirname(target))
+    temporary = temporaryName(target)
+    const file = await open(temporary, 'wx', mode)
     try {
+      // What the umask took away when it was opened.
+      if (mode !== undefined) await file.chmod(mode)
       for await (const part of parts) await file.writeFile(part)
       await file.sync()
     } finally {
       await file.close()
     }
-    await rename(temporary, path)
+    await rename(temporary, target)
   } catch (error) {
-    await rm(temporary, { force: true }).catch(() => undefined)
+    if (temporary !== undefined) await rm(temporary, { force: true }).catch(() => undefined)
     throw fileError(error, path, 'write')
   }
+}
+
+/** The file that a link leads to, whether it is there or not; of anything else its own path. */
+async function behindLinks(path: string): Promise<string> {
+  const link = await readlink(path).catch(() => undefined)
+  if (link === undefined) return path
+  try {
+    return await realpath(path)
+  } catch (error) {
+    if (systemErrorCode(error) !== 'ENOENT') throw error
+    return behindLinks(resolve(await realpath(dirname(path)), link))
+  }
+}
+
+/** Permissions of a file that is there. */
+function modeOf(path: string): Promise<number | undefined> {
+  return stat(path).then(
+    ({ mode }) => mode & 0o777,
+    () => undefined,
+  )
+}
+
+function temporaryName(path: string): string {
+  return join(dirname(path), `${firstBytes(basename(path), keptBytes)}.${randomBytes(6).toString('hex')}.tmp`)
+}
+
+/** The beginning of a text, as whole characters. */
+export function firstBytes(text: string, count: number): string {
+  const bytes = Buffer.from(text)
+  return bytes.length <= count ? text : bytes.subarray(0, count).toString().replace(/\uFFFD+$/, '')
 }
 
 /**
