@@ -1,7 +1,7 @@
 // `flexit edit`: a picture, what is in it, and what it should become; or a saved edit that goes on.
 // The method is FlexIT's (CVPR 2022).
 
-import { basename, extname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { Command } from 'commander'
 import { type SavedEdit, readEditFile } from '../engine/edit-file.js'
 import { invalidArgument } from '../engine/errors.js'
@@ -9,7 +9,7 @@ import { type EditFiles, usualSaveEvery } from './edit-record.js'
 import { interruptible } from './interruption.js'
 import { type Maker, beginEdit, engineMaker } from './maker.js'
 import { type EngineChoice, withEngine } from './open-engine.js'
-import { checkOutputs, slug } from './outputs.js'
+import { checkOutputs, slug, stemOf } from './outputs.js'
 import { addParameters, givenParameters, parseCount, parseThreads, shellWord } from './parameters.js'
 import { type Progress, counted, createProgress } from './progress.js'
 import { remoteMaker } from './remote-maker.js'
@@ -58,7 +58,7 @@ export function editCommand(): Command {
     .option('--resume <file>', 'go on with a saved edit in place of an image; steps and weights may be changed')
     .optionsGroup('Files (each is replaced only by a whole new one):')
     .option('--out <file>', 'the result: .png, .webp or .jpg (default: flexit-out/IMAGE-TARGET.png)')
-    .option('--filmstrip <file>', 'the way there, every Nth step in one picture: .png')
+    .option('--filmstrip <file>', 'the way there, every Nth step in one picture; of thousands, what fits: .png')
     .option('--animation <file>', 'the way there, moving: .webp')
     .option(
       '--latents <file>',
@@ -90,7 +90,7 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
     throw invalidArgument('image', 'no picture is named', 'Name one, or a saved edit with --resume FILE.')
   }
   const { source = '', target = '' } = resumed?.state ?? options
-  const name = resume === undefined ? `${stem(image!)}-${slug(target)}` : stem(resume)
+  const name = resume === undefined ? stemOf(image!, `-${slug(target)}`) : stemOf(resume)
   const files: EditFiles = { picture: options.out ?? join('flexit-out', `${name}.png`), filmstrip, animation, latents }
   await checkFiles({ ...files, preview: options.preview }, image)
 
@@ -117,7 +117,7 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
       saved: { state, snapshots: resumed?.snapshots ?? new Map<number, Float32Array>() },
       files,
       preview: options.preview,
-      rescue: files.picture.slice(0, -extname(files.picture).length) + '.safetensors',
+      rescue: join(dirname(files.picture), `${stemOf(files.picture)}.safetensors`),
       saveEvery: options.saveEvery ?? usualSaveEvery(steps),
       json: options.json ?? false,
       progress,
@@ -171,10 +171,6 @@ async function checkFiles(
   ]
   const outputs = all.flatMap(({ path, ...rest }) => (path === undefined ? [] : [{ ...rest, path }]))
   await checkOutputs(outputs, image)
-}
-
-function stem(path: string): string {
-  return basename(path, extname(path))
 }
 
 /** What to type to go on with a saved edit. */

@@ -6,6 +6,7 @@ import { constants } from 'node:fs'
 import { access, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { fileError, invalidArgument, systemErrorCode } from '../engine/errors.js'
+import { firstBytes } from '../engine/files.js'
 
 export interface OutputFile {
   /** The option that names it. */
@@ -66,6 +67,14 @@ async function identity(path: string, doing = 'write'): Promise<string> {
   if (there !== undefined) return `${there.dev}:${there.ino}`
   const folder = await realpath(dirname(path)).catch(() => resolve(dirname(path)))
   return join(folder, basename(path))
+}
+
+/** Bytes of a name that leave room for an extension, and a number before it: file systems take 255 in all. */
+const stemBytes = 234
+
+/** A path's name without its extension, cut where no file could have it with `ending` and another extension. */
+export function stemOf(path: string, ending = ''): string {
+  return firstBytes(basename(path, extname(path)), stemBytes - Buffer.byteLength(ending)) + ending
 }
 
 /** Letters and digits of a text as a part of a file name. */

@@ -2,7 +2,7 @@
 // Where the steps are taken is the maker's affair (maker.ts).
 
 import { existsSync } from 'node:fs'
-import { extname } from 'node:path'
+import { basename, extname } from 'node:path'
 import type { EditState, StepReport } from '../engine/edit.js'
 import { writePicture } from '../engine/encode.js'
 import { FlexitError } from '../engine/errors.js'
@@ -13,7 +13,7 @@ import { type Progress, dim, formatDuration, formatNumber, formatRate } from './
 export interface EditRun extends RecordOptions {
   /** Where the newest preview goes, again and again. */
   readonly preview?: string | undefined
-  /** Where a stopped edit is saved that has no file for its latents; an existing file is left alone. */
+  /** Where an edit without its results is saved that has no file for its latents; an existing file is left alone. */
   readonly rescue: string
   /** Print one line of JSON for every step. */
   readonly json: boolean
@@ -25,8 +25,8 @@ export interface EditRun extends RecordOptions {
 type Step = Omit<StepReport, 'preview' | 'failure'>
 
 /**
- * Take the steps that are left and write the files. Errors: those of the maker and of writing; CANCELLED after `signal`
- * and those of an edit that failed, both with the edit saved and no result written.
+ * Take the steps that are left and write the files. Errors: those of the maker; with the edit saved, those of writing,
+ * CANCELLED after `signal`, and those of an edit that failed.
  */
 export async function runEdit(run: EditRun, signal: AbortSignal): Promise<void> {
   const { maker, progress, files, preview } = run
@@ -35,6 +35,7 @@ export async function runEdit(run: EditRun, signal: AbortSignal): Promise<void> 
   const clock = new Clock()
   let first: Step | undefined
   let last: Step | undefined
+  const broken = new AbortController()
   const watcher: Watcher = {
     onStarted: () => clock.start(),
     onNote: (text) => progress.say(`note: ${text}`),
@@ -44,19 +45,28 @@ export async function runEdit(run: EditRun, signal: AbortSignal): Promise<void> 
       first ??= last
       if (run.json) printStep(last, secondsPerStep)
       progress.advance(step.step + 1, steps, details(step, steps, clock))
-      if (preview !== undefined && step.preview !== undefined) await writePicture(preview, step.preview)
-      await record.add(step, after)
+      try {
+        if (preview !== undefined && step.preview !== undefined) await writePicture(preview, step.preview)
+        await record.add(step, after)
+      } catch (error) {
+        broken.abort(error)
+      }
       clock.start()
     },
   }
   await record.begin()
   const { stateEvery, previewEvery } = record.wishes
-  const order = { watcher, signal, stateEvery, previewEvery: preview === undefined ? previewEvery : 1 }
-  const ended = await maker.make(run.saved.state, order)
+  const order = { watcher, stateEvery, previewEvery: preview === undefined ? previewEvery : 1 }
+  const ended = await maker.make(run.saved.state, { ...order, signal: AbortSignal.any([signal, broken.signal]) })
   progress.end()
+  if (broken.signal.aborted) throw await unwritten(run, ended.state, record, broken.signal.reason)
   if (ended.kind !== 'completed') throw await rescued(run, ended, record)
 
-  await record.finish(ended.picture, ended.state)
+  try {
+    await record.finish(ended.picture, ended.state)
+  } catch (error) {
+    throw await unwritten(run, ended.state, record, error)
+  }
   if (run.json) printLine({ event: 'result', step: ended.state.step, files })
   if (first !== undefined && last !== undefined) progress.say(summary(first, last, clock))
   for (const [kind, path] of Object.entries({ ...files, preview })) {
@@ -74,17 +84,50 @@ async function rescued(
   const failure = ended.kind === 'failed' ? ended.error : undefined
   // Nothing was begun that could be kept.
   if (failure?.code === 'INVALID_ARGUMENT' || (failure !== undefined && state.z === undefined)) return failure
-  const fresh = state.step === 0 && failure === undefined
-  const path = run.files.latents ?? freeName(run.rescue)
-  if (!fresh) await record.save(path, state)
-  const event = failure === undefined ? 'stopped' : 'failed'
-  if (run.json) printLine({ event, step: state.step, files: fresh ? {} : { latents: path } })
-  if (fresh) return new FlexitError({ code: 'CANCELLED', message: 'before the first step; nothing is lost' })
+  if (state.step === 0 && failure === undefined) {
+    if (run.json) printLine({ event: 'stopped', step: 0, files: {} })
+    return new FlexitError({ code: 'CANCELLED', message: 'before the first step; nothing is lost' })
+  }
+  const path = await save(run, state, record)
+  if (run.json) {
+    printLine({ event: failure === undefined ? 'stopped' : 'failed', step: state.step, files: { latents: path } })
+  }
   const goOn = `Go on with: ${run.resumeCommand(path)}`
   const saved = `the edit is saved in ${path}, no result was written`
   if (failure === undefined) return new FlexitError({ code: 'CANCELLED', message: stoppedAt(state, saved), cure: goOn })
   const cure = failure.code === 'UNAVAILABLE' ? `${failure.cure ?? ''}\n${goOn}`.trim() : (failure.cure ?? goOn)
   return new FlexitError({ code: failure.code, message: `${failure.message}; ${saved}`, cure, cause: failure })
+}
+
+/** Save an edit of which a file could not be written, and say how to go on; where it cannot be saved either, `cause`. */
+async function unwritten(run: EditRun, state: EditState, record: EditRecord, cause: unknown): Promise<unknown> {
+  const path = await save(run, state, record).catch(() => undefined)
+  if (path === undefined) return cause
+  const { picture } = record
+  if (run.json) printLine({ event: 'failed', step: state.step, files: { picture, latents: path } })
+  const { code, message, cure = '' } = cause instanceof FlexitError ? cause : internal(cause)
+  const saved = picture === undefined ? `the edit is saved in ${path}` : `the result is in ${picture}, the edit in ${path}`
+  const goOn = `Then go on with: ${run.resumeCommand(path)}`
+  return new FlexitError({ code, message: `${message}; ${saved}`, cure: `${cure}\n${goOn}`.trim(), cause })
+}
+
+function internal(cause: unknown): FlexitError {
+  return new FlexitError({ code: 'INTERNAL', message: cause instanceof Error ? cause.message : String(cause), cause })
+}
+
+/** Save an edit: in its file, beside its result, or at last in the working folder. Errors: that of the first place. */
+async function save({ files, rescue }: EditRun, state: EditState, record: EditRecord): Promise<string> {
+  const errors: unknown[] = []
+  for (const path of [files.latents, freeName(rescue), freeName(basename(rescue))]) {
+    if (path === undefined) continue
+    try {
+      await record.save(path, state)
+      return path
+    } catch (error) {
+      errors.push(error)
+    }
+  }
+  throw errors[0]
 }
 
 function stoppedAt({ step, parameters }: EditState, saved: string): string {

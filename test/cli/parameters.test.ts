@@ -11,7 +11,7 @@ import {
   parseList,
   parseNumber,
 } from '../../src/cli/parameters.js'
-import { slug } from '../../src/cli/outputs.js'
+import { slug, stemOf } from '../../src/cli/outputs.js'
 import { tinyDefaults } from './support.js'
 
 test('numbers are decimal and whole words', (t) => {
@@ -55,4 +55,13 @@ test('texts become names of files; those without a letter different ones', (t) =
   t.is(slug('Red Apple, ripe!'), 'red-apple-ripe')
   t.regex(slug('🍊'), /^edit-[0-9a-f]{8}$/)
   t.not(slug('🍊'), slug('🍌'))
+})
+
+test('the name of a result leaves room for its extension, in bytes, and keeps the target', (t) => {
+  t.is(stemOf('pictures/cat.of.mine.jpg', '-dog'), 'cat.of.mine-dog')
+  t.is(stemOf('out/dog.png'), 'dog')
+  const target = `-${slug('一串放在木桌上的紫色葡萄'.repeat(10))}`
+  const long = stemOf(`${'草莓'.repeat(40)}.png`, target)
+  t.true(/^[草莓]+-/.test(long) && long.endsWith(target), long)
+  t.true(Buffer.byteLength(long) > 230 && Buffer.byteLength(long) <= 234)
 })

@@ -1,7 +1,8 @@
 // `flexit serve`, and `flexit edit --server`: what a server says and how it ends; edits that are saved and gone on with.
 // The servers of edits are fake but for one, which must give the bits of this machine.
 
-import { readFile, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { readEditFile } from '../../src/engine/edit-file.js'
@@ -63,6 +64,30 @@ test('Ctrl-C stops an edit on its server, saves it, and says how to go on', asyn
   t.is(readEditFile(join(cwd, rescue)).state.step, 3)
   await scheduler.edits[0]!.ended
   t.is(scheduler.edits[0]!.state.step, 3)
+})
+
+test('an edit whose result cannot be written is saved in the working folder, and goes on from there', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 3 })
+  const cwd = newFolder()
+  const files = ['--out', 'out/a.png', '--latents', 'out/b.safetensors', '--save-every', '100']
+  const result = await flexit(edit('--server', address, '--steps', '5', ...files, '--json', '--quiet'), {
+    cwd,
+    onOutput: (_, stdout) => {
+      if (parseLines(stdout).length !== 3) return
+      void writeFile(join(cwd, 'out'), '').then(() => scheduler.allow(1000))
+    },
+  })
+  t.is(result.code, 2)
+  t.like(parseLines(result.stdout).at(-1), { event: 'failed', step: 5, files: { latents: 'a.safetensors' } })
+  const { message, cure } = parseLines(result.stderr).at(-1)!['error'] as Record<'message' | 'cure', string>
+  t.is(message, 'cannot write out/a.png: a part of the path is not a folder; the edit is saved in a.safetensors')
+  t.true(cure.startsWith('Check the path.\nThen go on with: npx flexit edit --resume a.safetensors --out out/a.png '))
+  t.is(readEditFile(join(cwd, 'a.safetensors')).state.step, 5)
+
+  await rm(join(cwd, 'out'))
+  const again = ['edit', '--resume', 'a.safetensors', '--server', address, '--out', 'out/a.png', '--quiet']
+  t.deepEqual(await flexit(again, { cwd }), { code: 0, stdout: '', stderr: '' })
+  t.true(existsSync(join(cwd, 'out', 'a.png')))
 })
 
 test('what cannot be on a server is refused, and what fails there is told', async (t) => {
