@@ -2,12 +2,11 @@
 // What is in its folder: batch/results.ts.
 
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { basename, dirname, extname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import { Command } from 'commander'
-import { FlexitError, fileError, invalidArgument } from '../engine/errors.js'
+import { FlexitError } from '../engine/errors.js'
 import { type EditParameters, checkText } from '../engine/parameters.js'
-import { readPicture } from '../engine/picture.js'
+import { readPicture, readRegularFile } from '../engine/picture.js'
 import { type Query, type QueryFile, type RowMistake, readQueries, rowErrors } from './batch/queries.js'
 import { BatchFolder, type Job, type Status, columns, keyOf } from './batch/results.js'
 import { inParallel, nameOf, runBatch } from './batch/run.js'
@@ -173,10 +172,7 @@ async function toJob(query: Query, pack: MakerPack, given: Partial<EditParameter
   checkText(query.source, 'source')
   checkText(query.target, 'target')
   const parameters = pack.resolve(given)
-  const bytes = await readFile(query.imagePath).catch((error: unknown) => {
-    const { message } = fileError(error, query.image, 'read')
-    throw invalidArgument('image', message)
-  })
+  const bytes = await readRegularFile(query.imagePath)
   const key = keyOf(bytes, query, parameters, pack.digest)
   const job = { queries: [query], key, parameters, files: folder.filesOf(query, key) }
   if (folder.finished(job) === undefined) {

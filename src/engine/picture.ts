@@ -214,8 +214,11 @@ async function opaqueColour(background: string): Promise<{ r: number; g: number;
   return { r, g, b }
 }
 
-/** Anything but a regular file (a pipe, /dev/zero) could block, or never end. */
-async function readRegularFile(path: string, maxBytes: number): Promise<Uint8Array> {
+/**
+ * The bytes of a picture's file; anything but a regular one (a pipe, /dev/zero) could block, or never end. Errors: those of
+ * `readPicture` before it looks at the bytes.
+ */
+export async function readRegularFile(path: string, maxBytes = defaultMaxBytes): Promise<Uint8Array> {
   try {
     const file = await stat(path)
     if (!file.isFile()) {

@@ -1,8 +1,10 @@
 // `flexit batch` on servers of this process, whose steps are deterministic: what is run, skipped, gone on with, and told.
 // One run is on this machine's devices, with the embedded networks.
 
+import { execFile } from 'node:child_process'
 import { copyFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import test from 'ava'
 import { parse } from 'csv-parse/sync'
 import { readEditFile } from '../../src/engine/edit-file.js'
@@ -139,7 +141,7 @@ test('mistakes are told before anything runs', async (t) => {
   const wrong = await batch(cwd, address)
   t.is(wrong.code, 2)
   t.regex(wrong.stderr, /queries\.csv has 3 mistakes; nothing was run/)
-  t.regex(wrong.stderr, /line 2, column file: cannot read nope\.png: no such file/)
+  t.regex(wrong.stderr, /line 2, column file: cannot read \S*nope\.png: no such file/)
   t.regex(wrong.stderr, /line 3, column file: .*it looks like text/)
   t.regex(wrong.stderr, /line 4, column seed: .*cannot be -1/)
   const cases: [args: string[], message: RegExp][] = [
@@ -153,6 +155,26 @@ test('mistakes are told before anything runs', async (t) => {
   }
   t.is(scheduler.edits.length, 0)
   t.deepEqual((await readdir(cwd)).sort(), ['queries.csv', 'rose.png', 'strawberry.png', 'text.png'])
+})
+
+test('what is no regular file is refused, not waited for', async (t) => {
+  const { address } = await serve(t)
+  const cwd = await newBatch(['pipe.png,a,b,', '/dev/zero,a,b,'])
+  await promisify(execFile)('mkfifo', [join(cwd, 'pipe.png')])
+  const wrong = await batch(cwd, address)
+  t.is(wrong.code, 2)
+  t.regex(wrong.stderr, /line 2, column file: cannot read \S*pipe\.png: it is a pipe/)
+  t.regex(wrong.stderr, /line 3, column file: cannot read \/dev\/zero: it is a device/)
+})
+
+test('names in a table do not steer the terminal', async (t) => {
+  const { address } = await serve(t)
+  const name = 'ro\x1b[2Jse.png'
+  const cwd = await newBatch([`${name},rose,explode,`])
+  await copyFile(join(cwd, 'rose.png'), join(cwd, name))
+  const { stderr } = await batch(cwd, address)
+  t.true(stderr.includes('failed: line 2 (ro\uFFFD[2Jse.png → explode): it exploded\n'), stderr)
+  t.false(stderr.includes('\x1b'))
 })
 
 test('rows that ask for the same are one edit', async (t) => {

@@ -1,10 +1,10 @@
 // Many edits at once: so many in flight, one progress bar for all, each saved on its way.
 // An edit that fails does not stop the others; a maker that is gone does, and so does a full disk.
 
-import { readFile } from 'node:fs/promises'
 import type { EditState } from '../../engine/edit.js'
 import type { SavedEdit } from '../../engine/edit-file.js'
 import { FlexitError } from '../../engine/errors.js'
+import { readRegularFile } from '../../engine/picture.js'
 import { EditRecord, usualSaveEvery } from '../edit-record.js'
 import { type Maker, type WatchedStep, beginEdit } from '../maker.js'
 import { patiently } from '../patience.js'
@@ -107,7 +107,7 @@ async function runJob(run: BatchRun, job: Job, tally: Tally, signal: AbortSignal
 async function begin({ maker: { pack } }: BatchRun, { queries, key, parameters }: Job) {
   const query = queries[0]!
   try {
-    const changed = keyOf(await readFile(query.imagePath), query, parameters, pack.digest) !== key
+    const changed = keyOf(await readRegularFile(query.imagePath), query, parameters, pack.digest) !== key
     if (changed) throw new Error('it was changed while the batch ran; give the same command again')
     const state = await beginEdit(pack, query.imagePath, { ...query, parameters })
     return { state, snapshots: new Map<number, Float32Array>() }
