@@ -4,6 +4,7 @@
 import { Command } from 'commander'
 import { type PackListing, formatBytes, listPacks } from '../../engine/pack/locations.js'
 import { type Manifest, requiredFiles } from '../../engine/pack/manifest.js'
+import { printable } from '../printable.js'
 
 export function listCommand(): Command {
   return new Command('list').description('Show all packs: where they are, whether they are ready, what they need.').action(list)
@@ -11,7 +12,7 @@ export function listCommand(): Command {
 
 async function list(): Promise<void> {
   const packs = await listPacks()
-  console.log(packs.map(describe).join('\n\n'))
+  console.log(printable(packs.map(describe).join('\n\n')))
 }
 
 function describe({ name, state, folder, manifest, problem }: PackListing): string {
