@@ -4,6 +4,7 @@ import { CommanderError } from 'commander'
 import { FlexitError } from '../engine/errors.js'
 import { WireError } from '../proto/status.js'
 import { parameterKeys } from './parameters.js'
+import { printable } from './printable.js'
 
 /** Print an error and return the exit code that it asks for. With `json`, one line of JSON. */
 export function reportError(error: unknown, { json }: { readonly json: boolean }): number {
@@ -43,10 +44,4 @@ function inFlags(message: string, field: string | undefined): string {
   const key = parameterKeys.find((name) => name === field && message.startsWith(`${name} `))
   if (key === undefined) return message
   return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}${message.slice(key.length)}`
-}
-
-/** Names and texts from files must not steer the terminal. */
-function printable(text: string): string {
-  // eslint-disable-next-line no-control-regex -- it matches bytes
-  return text.replace(/[\0-\x09\x0b-\x1f\x7f-\x9f]/g, '\uFFFD')
 }

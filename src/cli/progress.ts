@@ -3,10 +3,12 @@
 
 import { styleText } from 'node:util'
 import { type Options, SingleBar } from 'cli-progress'
+import { printable } from './printable.js'
 
+/** Texts are shown without control characters, whatever names they tell. */
 export interface Progress {
-  /** A line that stays. */
-  say(line: string): void
+  /** A line that stays, and what it ends with in dim letters. */
+  say(line: string, aside?: string): void
   /** Work of unknown length has begun; forgotten as soon as anything else is shown. */
   doing(what: string): void
   /** `value` of `total`, and what else to tell, most important first: what does not fit is left out. */
@@ -20,7 +22,7 @@ export function createProgress({ quiet }: { readonly quiet: boolean }): Progress
   return process.stderr.isTTY ? new TerminalProgress() : new PlainProgress()
 }
 
-export function dim(text: string): string {
+function dim(text: string): string {
   return process.stderr.isTTY && !process.env['NO_COLOR'] ? styleText('dim', text) : text
 }
 
@@ -64,17 +66,17 @@ class TerminalProgress implements Progress {
   #bar: SingleBar | undefined
 
   /** Above the bar, where there is one. */
-  say(line: string): void {
-    process.stderr.write(`\r\x1b[K${line}\n`)
+  say(line: string, aside?: string): void {
+    process.stderr.write(`\r\x1b[K${lineOf(line, aside)}\n`)
   }
 
   doing(what: string): void {
     this.end()
-    process.stderr.write(`\r\x1b[K${dim(`${what} …`)}`)
+    process.stderr.write(`\r\x1b[K${dim(`${printable(what)} …`)}`)
   }
 
   advance(value: number, total: number, details: readonly string[]): void {
-    const text = fit(details, process.stderr.columns - barWidth - 2)
+    const text = fit(details.map(printable), process.stderr.columns - barWidth - 2)
     if (this.#bar !== undefined) {
       this.#bar.update(value, { text })
       return
@@ -95,8 +97,8 @@ class TerminalProgress implements Progress {
 class PlainProgress implements Progress {
   #tenth = 0
 
-  say(line: string): void {
-    process.stderr.write(`${line}\n`)
+  say(line: string, aside?: string): void {
+    process.stderr.write(`${lineOf(line, aside)}\n`)
   }
 
   doing(what: string): void {
@@ -112,6 +114,10 @@ class PlainProgress implements Progress {
   end(): void {
     this.#tenth = 0
   }
+}
+
+function lineOf(line: string, aside: string | undefined): string {
+  return aside === undefined ? printable(line) : `${printable(line)} ${dim(printable(aside))}`
 }
 
 function fit(parts: readonly string[], width: number): string {

@@ -8,7 +8,7 @@ import { writePicture } from '../engine/encode.js'
 import { FlexitError } from '../engine/errors.js'
 import { EditRecord, type RecordOptions } from './edit-record.js'
 import type { Ended, Watcher } from './maker.js'
-import { type Progress, dim, formatDuration, formatNumber, formatRate } from './progress.js'
+import { type Progress, formatDuration, formatNumber, formatRate } from './progress.js'
 
 export interface EditRun extends RecordOptions {
   /** Where the newest preview goes, again and again. */
@@ -68,7 +68,9 @@ export async function runEdit(run: EditRun, signal: AbortSignal): Promise<void> 
     throw await unwritten(run, ended.state, record, error)
   }
   if (run.json) printLine({ event: 'result', step: ended.state.step, files })
-  if (first !== undefined && last !== undefined) progress.say(summary(first, last, clock))
+  if (first !== undefined && last !== undefined) {
+    progress.say(summary(first, last), `in ${formatDuration(clock.totalSeconds)}`)
+  }
   for (const [kind, path] of Object.entries({ ...files, preview })) {
     if (path !== undefined) progress.say(`  ${kind.padEnd(9)} ${path}`)
   }
@@ -168,11 +170,11 @@ function details({ step, losses, similarityTarget }: Step, steps: number, clock:
   ]
 }
 
-function summary(first: Step, last: Step, clock: Clock): string {
+function summary(first: Step, last: Step): string {
   const change = (from: number, to: number) => `${formatNumber(from)} → ${formatNumber(to)}`
   const target = change(first.similarityTarget, last.similarityTarget)
   const source = change(first.similaritySource, last.similaritySource)
-  return `likeness to the target ${target}, to the source ${source} ${dim(`in ${formatDuration(clock.totalSeconds)}`)}`
+  return `likeness to the target ${target}, to the source ${source}`
 }
 
 /** Measures steps. The first is slow (its graph is loaded) and tells nothing about the others. */

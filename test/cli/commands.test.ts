@@ -91,6 +91,17 @@ test.serial('packs are made, listed and verified', async (t) => {
   t.regex(pulled.stderr, /tiny is ready in .*models.tiny \(nothing to download\)\n$/)
 })
 
+test.serial('what a pack says of itself does not steer the terminal', async (t) => {
+  const home = newFolder()
+  const folder = join(home, 'packs', 'mine')
+  await mkdir(folder, { recursive: true })
+  const manifest = JSON.parse(await readFile(join(tiny, 'pack.json'), 'utf8')) as Record<string, unknown>
+  const described = { ...manifest, name: 'mine', description: 'gone\x1b[2J\x9b2J' }
+  await writeFile(join(folder, 'pack.json'), JSON.stringify(described))
+  const { stdout } = await flexit(['models', 'list'], { env: { FLEXIT_HOME: home } })
+  t.true(stdout.includes('  gone\uFFFD[2J\uFFFD2J\n'), stdout)
+})
+
 test.serial('a pull that is stopped keeps what has arrived, and the next one goes on', async (t) => {
   const file = 'clip-vit.safetensors'
   const bytes = await readFile(join(tiny, file))
