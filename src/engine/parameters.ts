@@ -103,7 +103,9 @@ export function checkParameters(candidate: Readonly<Record<keyof EditParameters,
   if (parsed.success) return parsed.data
   const [issue] = parsed.error.issues
   const field = issue!.code === 'unrecognized_keys' ? issue.keys[0]! : String(issue!.path[0])
-  const value = JSON.stringify((candidate as Record<string, unknown>)[field])
+  const given = (candidate as Record<string, unknown>)[field]
+  // JSON has no numbers that are not finite.
+  const value = typeof given === 'number' ? String(given) : JSON.stringify(given)
   throw new FlexitError({
     code: 'INVALID_ARGUMENT',
     field,

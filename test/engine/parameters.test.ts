@@ -109,6 +109,12 @@ for (const [field, values] of Object.entries(wrong)) {
   })
 }
 
+test('a number that is not finite is told as it is', (t) => {
+  for (const learningRate of [Infinity, -Infinity, NaN]) {
+    t.throws(() => resolveParameters({ learningRate }, tiny), { message: new RegExp(`cannot be ${learningRate}: `) })
+  }
+})
+
 test('every parameter is among those that are tried with wrong values', (t) => {
   t.deepEqual(Object.keys(wrong).sort(), Object.keys(resolveParameters({}, tiny)).sort())
 })
