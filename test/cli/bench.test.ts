@@ -3,7 +3,8 @@
 
 import test from 'ava'
 import { benchCases } from '../../bench/cases.js'
-import { serve } from '../support-server/start.js'
+import { FakeScheduler } from '../support-server/fake-scheduler.js'
+import { latentLength, serve } from '../support-server/start.js'
 import { flexit, flexitEach } from './support.js'
 
 test('help says what each case shows and how long it takes', async (t) => {
@@ -69,4 +70,37 @@ test('a load on a server is told in words and as JSON', async (t) => {
   const json = await flexit([...load, '--json', '--quiet'])
   t.is(json.stderr, '')
   t.like(JSON.parse(json.stdout), { sent: 5, completed: 5, lost: 0, interStepMs: { count: 10 } })
+})
+
+test('a load of which nothing is completed has failed', async (t) => {
+  const { address } = await serve(t, { places: 0 })
+  const refused = await flexit(['bench', 'load', '--server', address, '--edits', '2', '--closed', '1', '--steps', '3'])
+  t.is(refused.code, 1)
+  t.regex(refused.stdout, /^2 sent: 0 completed\n[^]*refused: RESOURCE_EXHAUSTED/)
+  t.regex(refused.stderr, /error: of 2 edits none was completed\nSee above/)
+})
+
+/** Two edits take their steps, the others none. */
+class TwoEdits extends FakeScheduler {
+  constructor() {
+    super({ length: latentLength, allowed: 3 })
+  }
+
+  override submit(...order: Parameters<FakeScheduler['submit']>) {
+    if (this.edits.length === 2) this.allow(-3)
+    return super.submit(...order)
+  }
+}
+
+test('a load that is stopped tells its part, and that it was stopped', async (t) => {
+  const { address } = await serve(t, { scheduler: new TwoEdits() })
+  const load = ['bench', 'load', '--server', address, '--edits', '10', '--closed', '1', '--steps', '3']
+  const stopped = await flexit(load, {
+    onError: (child, stderr) => {
+      if (/2 of 3 edits ended/.test(stderr) && !child.killed) child.kill('SIGINT')
+    },
+  })
+  t.is(stopped.code, 130, stopped.stderr)
+  t.regex(stopped.stdout, /^3 sent: 2 completed, 1 cut off at the end\n/)
+  t.regex(stopped.stderr, /stopped: before the load was over/)
 })

@@ -4,14 +4,14 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command } from 'commander'
-import type { LoadProgress } from '../../../bench/load/run-load.js'
+import type { LoadProgress, LoadResult } from '../../../bench/load/run-load.js'
 import { type ClientEditRequest, type ConnectOptions, connect } from '../../client/client.js'
-import { fileError, invalidArgument } from '../../engine/errors.js'
+import { FlexitError, fileError, invalidArgument } from '../../engine/errors.js'
 import { shippedFolder } from '../../engine/pack/locations.js'
 import type { EditParameters } from '../../engine/parameters.js'
 import { interruptible } from '../interruption.js'
 import { addParameters, countUpTo, givenParameters, parseCount, parseNumber } from '../parameters.js'
-import { type Progress, createProgress } from '../progress.js'
+import { type Progress, counted, createProgress } from '../progress.js'
 import { type RemoteOptions, addConnectionOptions, connectionOf } from '../remote.js'
 
 interface LoadOptions extends RemoteOptions {
@@ -44,7 +44,9 @@ until the last edit was sent; what has not ended after --duration is cancelled.
 Examples:
   flexit bench load --server localhost:50051 --closed 8 --duration 30
   flexit bench load --server localhost:50051 --open 2.5 --duration 60 --steps 32 --previews 4 --latents 8
-  flexit bench load --server gpu-1:50051,gpu-2:50051 --sweep --closed 32 --json`
+  flexit bench load --server gpu-1:50051,gpu-2:50051 --sweep --closed 32 --json
+
+Exit codes: 0 done, 1 no edit was completed, 2 a wrong request, 130 stopped.`
 
 export function loadCommand(): Command {
   const command = new Command('load')
@@ -104,7 +106,7 @@ async function load(options: LoadOptions, signal: AbortSignal): Promise<void> {
     const found = await runSweep(plan, { edits: closed, seed, seconds: each, onPoint: (what) => progress.doing(what) })
     progress.end()
     print(describeSweep(found), sweepToJson(found))
-    return
+    return conclude(found.capacity, signal)
   }
   const { runLoad } = await import('../../../bench/load/run-load.js')
   const arrivals =
@@ -114,6 +116,18 @@ async function load(options: LoadOptions, signal: AbortSignal): Promise<void> {
   const result = await runLoad({ ...plan, arrivals, edits, seconds, onProgress: tell(progress, edits, seconds) })
   progress.end()
   print(describeLoad(result), toJson(result))
+  conclude(result, signal)
+}
+
+/** Errors: CANCELLED after `signal`, FAILED_PRECONDITION where no edit was completed. */
+function conclude({ sent, completed }: LoadResult, signal: AbortSignal): void {
+  if (signal.aborted) {
+    const message = 'before the load was over; the figures are those of its part'
+    throw new FlexitError({ code: 'CANCELLED', message })
+  }
+  if (completed > 0) return
+  const message = `of ${counted(sent, 'edit')} none was completed`
+  throw new FlexitError({ code: 'FAILED_PRECONDITION', message, cure: 'See above what became of them.' })
 }
 
 function check({ open, closed, edits, duration, sweep, lossless, latents }: LoadOptions): void {
