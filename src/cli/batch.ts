@@ -99,7 +99,7 @@ async function batch(path: string, options: BatchOptions, signal: AbortSignal): 
   const progress = createProgress({ quiet: options.quiet ?? false })
   const maker =
     server === undefined
-      ? await deviceMaker({ ...options, pack: pack ?? 'tiny', devices: options.device ?? ['cpu'] }, progress)
+      ? await deviceMaker({ ...options, devices: options.device ?? ['cpu'] }, progress)
       : await remoteMaker({ ...options, server, pack, priority: 'batch' })
   try {
     const jobs = await plan(file, maker.pack, givenParameters({ ...options }), folder, progress)

@@ -3,19 +3,20 @@
 
 import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
-import { cacheFolder, requirePack } from '../engine/pack/locations.js'
+import { cacheFolder } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
 import { resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import type { Outcome, SchedulerApi } from '../scheduler/api.js'
 import { Scheduler } from '../scheduler/scheduler.js'
 import { openDevices } from '../scheduler/worker-device.js'
+import { chosenPack } from './chosen-pack.js'
 import { type Ended, type Order, type PlacedMaker, makerPack } from './maker.js'
 import type { Progress } from './progress.js'
 
 export interface DeviceChoice {
-  /** Name or path. */
-  readonly pack: string
+  /** Name or path. Default: the embedded one. */
+  readonly pack?: string | undefined
   readonly networks?: readonly string[] | undefined
   readonly devices: readonly string[]
   /** Of each CPU device. Default: the cores, shared evenly. */
@@ -23,7 +24,7 @@ export interface DeviceChoice {
 }
 
 /**
- * Open the pack at once, and the devices when the first edit needs them. Errors: those of `parseDevice`, `requirePack`
+ * Open the pack at once, and the devices when the first edit needs them. Errors: those of `parseDevice`, `chosenPack`
  * and `Pack.open`; `make` has those of `openDevices`.
  */
 export async function deviceMaker(choice: DeviceChoice, progress: Progress): Promise<PlacedMaker> {
@@ -31,7 +32,7 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   if (new Set(devices.map(formatDevice)).size < devices.length) {
     throw invalidArgument('device', 'a device is named twice', 'Name each once; several of the CPU are cpu:0, cpu:1.')
   }
-  const { folder } = await requirePack(choice.pack, choice.networks)
+  const { folder } = await chosenPack(choice.pack, choice.networks)
   const pack = await Pack.open(folder)
   const open = async () => {
     const setup = { devices, packs: [folder], threads: choice.threads, cacheFolder: cacheFolder() }

@@ -129,15 +129,13 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
 
 /** Run `work` with what makes the edit: a server where one is named, else an engine. */
 async function withMaker(
-  choice: Omit<EngineChoice, 'pack'> & { readonly pack: string | undefined },
+  choice: EngineChoice,
   options: EditOptions,
   progress: Progress,
   work: (maker: Maker) => Promise<void>,
 ): Promise<void> {
   const { server } = options
-  if (server === undefined) {
-    return withEngine({ ...choice, pack: choice.pack ?? 'tiny' }, progress, (engine) => work(engineMaker(engine)))
-  }
+  if (server === undefined) return withEngine(choice, progress, (engine) => work(engineMaker(engine)))
   const maker = await remoteMaker({ ...options, server, pack: choice.pack, priority: 'interactive' })
   try {
     await work(maker)

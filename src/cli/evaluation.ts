@@ -190,7 +190,7 @@ export async function withEvaluation<T>(
 function openMaker(options: EvaluationOptions, progress: Progress): Promise<PlacedMaker> {
   const { server, pack, networks, device: devices = ['cpu'], threads } = options
   checkServerOptions({ ...options })
-  if (server === undefined) return deviceMaker({ pack: pack ?? 'tiny', networks, devices, threads }, progress)
+  if (server === undefined) return deviceMaker({ pack, networks, devices, threads }, progress)
   return remoteMaker({ ...options, server, pack, priority: 'batch' })
 }
 
