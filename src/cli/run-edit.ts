@@ -108,7 +108,8 @@ async function unwritten(run: EditRun, state: EditState, record: EditRecord, cau
   const { picture } = record
   if (run.json) printLine({ event: 'failed', step: state.step, files: { picture, latents: path } })
   const { code, message, cure = '' } = cause instanceof FlexitError ? cause : internal(cause)
-  const saved = picture === undefined ? `the edit is saved in ${path}` : `the result is in ${picture}, the edit in ${path}`
+  const saved =
+    picture === undefined ? `the edit is saved in ${path}` : `the result is in ${picture}, the edit in ${path}`
   const goOn = `Then go on with: ${run.resumeCommand(path)}`
   return new FlexitError({ code, message: `${message}; ${saved}`, cure: `${cure}\n${goOn}`.trim(), cause })
 }

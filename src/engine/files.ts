@@ -68,7 +68,9 @@ function temporaryName(path: string): string {
 /** The beginning of a text, as whole characters. */
 export function firstBytes(text: string, count: number): string {
   const bytes = Buffer.from(text)
-  return bytes.length <= count ? text : bytes.subarray(0, count).toString().replace(/\uFFFD+$/, '')
+  if (bytes.length <= count) return text
+  const beginning = bytes.subarray(0, count).toString()
+  return beginning.replace(/\uFFFD+$/, '')
 }
 
 /**

@@ -305,7 +305,8 @@ test.serial('a full disk is told as such', async (t) => {
     return
   }
   t.is(full.code, 1)
-  const saved = /cannot write disk\/out\.png: no space left on the device; the edit is saved in out\.safetensors\nFree some/
+  const saved =
+    /cannot write disk\/out\.png: no space left on the device; the edit is saved in out\.safetensors\nFree some/
   t.regex(full.stderr, saved)
   t.deepEqual((await readdir(cwd)).sort(), ['disk', 'out.safetensors'])
 })

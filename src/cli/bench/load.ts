@@ -106,7 +106,8 @@ async function load(options: LoadOptions, signal: AbortSignal): Promise<void> {
     const found = await runSweep(plan, { edits: closed, seed, seconds: each, onPoint: (what) => progress.doing(what) })
     progress.end()
     print(describeSweep(found), sweepToJson(found))
-    return conclude(found.capacity, signal)
+    conclude(found.capacity, signal)
+    return
   }
   const { runLoad } = await import('../../../bench/load/run-load.js')
   const arrivals =
