@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import { stat } from 'node:fs/promises'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { checkText } from '../engine/parameters.js'
 import { choose } from './bootstrap.js'
 import { type Csv, type CsvRow, readCsv } from './csv.js'
 
@@ -31,22 +32,25 @@ export interface QuerySet {
   readonly digest: string
 }
 
-export type Split = 'dev' | 'test' | 'all'
+export type Half = 'dev' | 'test'
+export type Split = Half | 'all'
 
 export interface ReadQueriesOptions {
-  /** Names of the judge's outputs; needed where the file has no column `target_id`. */
+  /** Names of the judge's outputs; needed where the file has no columns `source_id` and `target_id`. */
   readonly labels: readonly string[] | undefined
   /** CSV with a column `label`: the classes to choose among. Default: `labels.csv` beside the queries, if it is there. */
   readonly labelFile?: string
-  /** Which half of a file with a column `is_test`. Default: the test half, or all where there is no such column. */
+  /** Which half of a file with a column `is_test`. Default: `half`, or all where there is no such column. */
   readonly split?: Split
+  /** Default: the test half. */
+  readonly half?: Half
 }
 
 /**
  * Read queries: columns `image` (or `path`), `source`, `target`; perhaps `source_id` and `target_id` (outputs of the
  * judge), `cluster`, `is_test`. Without a column `cluster`, classes that queries connect are a cluster. The classes to
  * choose among are those of the label file, or else all sources and targets of the file, of both halves.
- * Errors: those of reading; INVALID_ARGUMENT, naming the row.
+ * Errors: those of reading; INVALID_ARGUMENT, naming the row: also for texts that no edit takes.
  */
 export async function readQueries(path: string, options: ReadQueriesOptions): Promise<QuerySet> {
   const table = await readCsv(path)
@@ -54,7 +58,8 @@ export async function readQueries(path: string, options: ReadQueriesOptions): Pr
   const outputs = outputsOf(table, options.labels, path)
   const all = table.rows.map((row, i): Query => {
     const where = `row ${i + 1} of ${path}`
-    const [source, target] = [row[columns.source]!, row[columns.target]!]
+    const source = textOf(row[columns.source]!, 'source', where)
+    const target = textOf(row[columns.target]!, 'target', where)
     return {
       id: idOf(row, i, where),
       image: picturePath(row[columns.image]!, where),
@@ -74,7 +79,7 @@ export async function readQueries(path: string, options: ReadQueriesOptions): Pr
   if (foreign !== undefined) {
     throw invalidArgument('labels', `"${foreign.target}" is a target but not among the labels`, 'Add it to the labels.')
   }
-  const chosen = queries.filter((_, i) => isIn(table.rows[i]!, options.split, path))
+  const chosen = queriesOf(queries, table, path, options)
   if (chosen.length === 0) {
     throw invalidArgument('queries', `${path} has no queries${table.rows.length > 0 ? ' of that half' : ''}`)
   }
@@ -117,36 +122,70 @@ function idOf(row: CsvRow, index: number, where: string): number {
   throw invalidArgument('queries', `the id of ${where} is "${text}", not a whole number`)
 }
 
-const classCure = 'Use one of the labels that its judge.json names.'
-
-/** A path inside the folder of pictures. */
-function picturePath(path: string, where: string): string {
-  if (path !== '' && !path.startsWith('/') && !path.split(/[\\/]/).includes('..')) return path
-  throw invalidArgument('queries', `the picture of ${where} is "${path}", not a path inside the folder of pictures`)
+function textOf(text: string, role: 'source' | 'target', where: string): string {
+  try {
+    return checkText(text, role)
+  } catch (error) {
+    if (!(error instanceof FlexitError)) throw error
+    throw invalidArgument('queries', `${where}: ${error.message}`, 'Correct the row.')
+  }
 }
 
-/** The judge's output for the source or the target of a row. */
+const classCure = 'Use one of the labels that its judge.json names.'
+
+/** A path inside the folder of pictures; `field` names the option of its table. Errors: INVALID_ARGUMENT. */
+export function picturePath(path: string, where: string, field: 'queries' | 'references' = 'queries'): string {
+  if (path !== '' && !path.startsWith('/') && !path.split(/[\\/]/).includes('..')) return path
+  throw invalidArgument(field, `the picture of ${where} is "${path}", not a path inside the folder of pictures`)
+}
+
+/** The judge's output for the source or the target of a row: by id where there is a column of ids, or else by label. */
 function outputsOf({ columns }: Csv, labels: readonly string[] | undefined, path: string) {
-  const ids = columns.includes('target_id') && columns.includes('source_id')
-  if (!ids && labels === undefined) {
-    const message = `${path} has no columns source_id and target_id, and the judge does not name its outputs`
-    throw invalidArgument('queries', message, 'Add them, or give the judge its labels.')
+  const missing = ['source_id', 'target_id'].filter((column) => !columns.includes(column))
+  if (missing.length > 0 && labels === undefined) {
+    const message = `${path} has no ${missing.join(' and no ')}, and the judge does not name its outputs`
+    throw invalidArgument('queries', message, 'Add what is missing, or give the judge its labels.')
   }
-  const byLabel = new Map(labels?.map((label, i) => [label, i]))
   return (row: CsvRow, role: 'source' | 'target', where: string): number => {
-    const text = ids ? row[`${role}_id`]! : row[role]!
-    const output = ids ? (/^\d{1,6}$/.test(text) ? Number(text) : undefined) : byLabel.get(text)
+    const isById = !missing.includes(`${role}_id`)
+    const text = isById ? row[`${role}_id`]! : row[role]!
+    const output = isById ? (/^\d{1,6}$/.test(text) ? Number(text) : undefined) : outputOf(text, labels!)
     if (output !== undefined && (labels === undefined || output < labels.length)) return output
     throw invalidArgument('queries', `the ${role} of ${where}, "${text}", is not a class of the judge`, classCure)
   }
 }
 
-function isIn(row: CsvRow, split: Split | undefined, path: string): boolean {
-  const flag = row['is_test']?.toLowerCase()
-  if (flag === undefined && split !== undefined && split !== 'all') {
+/** The output that has a label; undefined where none has. Errors: INVALID_ARGUMENT where several have. */
+function outputOf(label: string, labels: readonly string[]): number | undefined {
+  const output = labels.indexOf(label)
+  if (output !== labels.lastIndexOf(label)) {
+    const message = `several outputs of the judge are named "${label}"`
+    throw invalidArgument('judge', message, 'Give each a name of its own in judge.json, or the queries their ids.')
+  }
+  return output < 0 ? undefined : output
+}
+
+/** Queries of the half that is wanted. */
+function queriesOf(
+  queries: readonly Query[],
+  { columns, rows }: Csv,
+  path: string,
+  { split, half = 'test' }: ReadQueriesOptions,
+): readonly Query[] {
+  if (!columns.includes('is_test')) {
+    if (split === undefined || split === 'all') return queries
     throw invalidArgument('split', `${path} has no column is_test`, 'Leave --split out, or name the file of that half.')
   }
-  return flag === undefined || split === 'all' || (flag === 'true' || flag === '1') === (split !== 'dev')
+  const wanted = split ?? half
+  const isTest = rows.map((row, i) => isTestOf(row['is_test']!, `row ${i + 1} of ${path}`))
+  return queries.filter((_, i) => wanted === 'all' || isTest[i] === (wanted === 'test'))
+}
+
+function isTestOf(text: string, where: string): boolean {
+  const flag = text.trim().toLowerCase()
+  if (['true', '1', '1.0'].includes(flag)) return true
+  if (['false', '0', '0.0'].includes(flag)) return false
+  throw invalidArgument('queries', `is_test of ${where} is "${text}"`, 'Write true or false.')
 }
 
 /** Classes of the label file, where there is one. */
@@ -160,11 +199,15 @@ async function readClasses(
   if (file === undefined) return undefined
   const table = await readCsv(file)
   const { label } = required(table, file, 'label')
+  if (labels === undefined) {
+    const message = `the judge does not name its outputs, so that the labels of ${file} mean nothing`
+    throw invalidArgument('labels', message, 'Leave --labels out, or name the outputs in judge.json.')
+  }
   const entries = table.rows.map((row) => {
     const name = row[label]!
-    const output = labels?.indexOf(name) ?? -1
-    if (output < 0) throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`, classCure)
-    return [output, name] as const
+    const output = outputOf(name, labels)
+    if (output !== undefined) return [output, name] as const
+    throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`, classCure)
   })
   return new Map(entries.sort(([a], [b]) => a - b))
 }

@@ -69,8 +69,20 @@ test('the release’s queries: ids, halves, and clusters from the queries themse
   )
   t.is(classes.size, 4)
   t.is(folders.get(0), 'n1')
-  const ids = async (split: 'dev' | 'all') => (await read(released, { split })).queries.map(({ id }) => id)
-  t.deepEqual([await ids('dev'), await ids('all')], [[12], [12, 7, 3]])
+  const ids = async (options: Partial<ReadQueriesOptions>) =>
+    (await read(released, options)).queries.map(({ id }) => id)
+  t.deepEqual([await ids({ split: 'dev' }), await ids({ split: 'all' })], [[12], [12, 7, 3]])
+  t.deepEqual([await ids({ half: 'dev' }), await ids({ half: 'dev', split: 'test' })], [[12], [7, 3]])
+  const numbers = released.replaceAll('False', '0.0').replaceAll('True', '1')
+  t.deepEqual((await read(numbers)).queries.map(({ id }) => id), [7, 3]) // prettier-ignore
+  t.is((await read('image,source,target\nx.png,cat,dog', { half: 'dev' })).queries.length, 1)
+})
+
+test('ids go before labels, each role for itself', async (t) => {
+  const text = 'image,source,target,target_id\nx.png,cat,a dog,1\n'
+  const { queries } = await read(text)
+  t.like(queries[0], { sourceClass: 0, target: 'a dog', targetClass: 1 })
+  await t.throwsAsync(read(text, { labels: undefined }), { message: /has no source_id, and the judge does not name/ })
 })
 
 test('queries that are wrong are refused, naming what', async (t) => {
@@ -83,6 +95,11 @@ test('queries that are wrong are refused, naming what', async (t) => {
     [`${header}a/../../b.png,cat,dog`, /not a path inside/],
     [`${header},cat,dog`, /not a path inside/],
     [header, /has no queries/],
+    [`${header}x.png, ,dog`, /row 1 of .*: the source text is empty/],
+    [`${header}x.png,cat,${'dog'.repeat(2000)}`, /row 1 of .*: the target text has 6000 characters/],
+    [`${header}x.png,cat,dog`, /several outputs of the judge are named "dog"/, { labels: [...labels, 'dog'] }],
+    [released.replace('False', 'maybe'), /is_test of row 1 of .* is "maybe"/],
+    [released.replace('True', ''), /is_test of row 2 of .* is ""/, { split: 'all' }],
     [`${header}x.png,cat,dog`, /the judge does not name its outputs/, { labels: undefined }],
     [`${header}x.png,cat,dog`, /no column is_test/, { split: 'dev' }],
     [released.replace('7,', '12,'), /two queries .* the same id/],
@@ -97,11 +114,17 @@ test('queries that are wrong are refused, naming what', async (t) => {
   await t.throwsAsync(read(`${header}x.png,cat,dog`, {}, few), {
     message: /"dog" is a target but not among the labels/,
   })
+  await withFolder(async (folder) => {
+    const labelFile = join(folder, 'few.csv')
+    await writeFile(labelFile, 'label\ncat')
+    const message = /the judge does not name its outputs, so that the labels of .*few\.csv mean nothing/
+    await t.throwsAsync(read(released, { labels: undefined, labelFile }), { message })
+  })
   const foreign = { 'labels.csv': 'label\nunicorn' }
   await t.throwsAsync(read(`${header}x.png,cat,dog`, {}, foreign), { message: /"unicorn" of .* is not a class/ })
 })
 
-test('real pictures from a table: all for the statistics, validation ones to retrieve', async (t) => {
+test('real pictures from a table: validation ones to retrieve, the others for the statistics', async (t) => {
   const set = await read('image,source,target\nx.png,cat,dog\n')
   await withFolder(async (folder) => {
     const table = join(folder, 'references.csv')
