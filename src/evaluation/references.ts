@@ -3,10 +3,10 @@
 
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileError, invalidArgument } from '../engine/errors.js'
+import { type FlexitError, fileError, invalidArgument } from '../engine/errors.js'
 import { uniforms } from '../engine/random.js'
 import { readCsv } from './csv.js'
-import type { Query, QuerySet } from './queries.js'
+import { type Query, type QuerySet, picturePath } from './queries.js'
 
 export interface References {
   /** Paths of the pictures that the statistics of each class are of. */
@@ -19,16 +19,20 @@ export interface FindReferencesOptions {
   /** Folder of the queries' pictures. */
   readonly images: string
   /**
-   * A table (columns `image` or `path`, `label` or `class_id`, perhaps `split`; rows of other classes are left out), or a folder with a folder of pictures
-   * for each class, named as in the paths of the queries.
+   * A table (columns `image` or `path`, `label` or `class_id`, perhaps `split`; rows of other classes are left out), or
+   * a folder with a folder of pictures for each class, named as in the paths of the queries.
    */
   readonly references: string
 }
 
+/** What the names of pictures end with: folders hold other files too. */
+const isPicture = (name: string) => /^[^.].*\.(?:jpe?g|png|webp|avif|gif|tiff?|svg)$/i.test(name)
+
 /**
- * Find real pictures for every target. A table's paths are relative to `images`; its rows of the split `validation` (all,
- * where there is no such column) are for RETRIEVE, all are for the statistics. With a folder, as of ImageNet, RETRIEVE
- * chooses among `images`. Errors: those of reading; INVALID_ARGUMENT for a target without pictures.
+ * Find real pictures for every target. A table's paths are relative to `images`; its rows of the split `validation` are
+ * for RETRIEVE, all others for the statistics (each is for both where there is no such column). With a folder, as of
+ * ImageNet, RETRIEVE chooses among `images`. Errors: those of reading; INVALID_ARGUMENT for a target without pictures,
+ * and for a path that leaves `images`.
  */
 export async function findReferences(
   { queries, classes, folders }: QuerySet,
@@ -42,12 +46,27 @@ export async function findReferences(
   )
   const found = isFolder ? await readFolders(folders, images, references) : await readTable(references, images, classes)
   for (const { target, targetClass } of queries) {
-    for (const [what, pictures] of Object.entries(found) as [string, References['statistics']][]) {
+    if (isFolder && !folders.has(targetClass)) throw unknownFolder(target)
+    for (const [what, pictures] of Object.entries(found) as [keyof References, References['statistics']][]) {
       if ((pictures.get(targetClass) ?? []).length > 0) continue
-      throw invalidArgument('references', `there is no real picture of "${target}" for ${what} in ${references}`)
+      const root = isFolder && what === 'retrieval' ? images : references
+      const message = `there is no real picture of "${target}" for ${what} in ${root}`
+      throw invalidArgument('references', message, isFolder ? 'Add one to the folder of its class.' : tableCure)
     }
   }
   return found
+}
+
+const tableCure =
+  'Add a row of it; where there is a column split, RETRIEVE has the rows validation, the statistics are of all others.'
+
+function unknownFolder(target: string): FlexitError {
+  const message = `no query has "${target}" as its source, so that the folder of its pictures is not known`
+  return invalidArgument(
+    'references',
+    message,
+    'Name a CSV of real pictures with --references, with path and class_id.',
+  )
 }
 
 /** The picture that RETRIEVE answers a query with: one of its target's by chance, keyed by seed and query. */
@@ -71,15 +90,15 @@ async function readTable(path: string, images: string, classes: ReadonlyMap<numb
     const text = row['class_id']!.trim()
     return text !== '' && classes.has(Number(text)) ? Number(text) : undefined
   }
-  const grouped = (chosen: typeof rows) =>
-    group(
-      chosen.flatMap((row) => {
-        const id = classOf(row)
-        return id === undefined ? [] : [[id, join(images, row[image]!)] as const]
-      }),
-    )
-  const validation = columns.includes('split') ? rows.filter((row) => row['split'] === 'validation') : rows
-  return { statistics: grouped(rows), retrieval: grouped(validation) }
+  const isSplit = columns.includes('split')
+  const chosen = (of: 'statistics' | 'retrieval') =>
+    rows.flatMap((row, i) => {
+      const id = classOf(row)
+      const isOther = isSplit && (row['split'] === 'validation') !== (of === 'retrieval')
+      if (id === undefined || isOther) return []
+      return [[id, join(images, picturePath(row[image]!, `row ${i + 1} of ${path}`, 'references'))] as const]
+    })
+  return { statistics: group(chosen('statistics')), retrieval: group(chosen('retrieval')) }
 }
 
 async function readFolders(
@@ -90,9 +109,10 @@ async function readFolders(
   const list = async (root: string) => {
     const entries = []
     for (const [id, folder] of folders) {
-      const names = await readdir(join(root, folder)).catch((error: unknown) => {
+      const found = await readdir(join(root, folder), { withFileTypes: true }).catch((error: unknown) => {
         throw fileError(error, join(root, folder), 'read')
       })
+      const names = found.filter((entry) => !entry.isDirectory() && isPicture(entry.name)).map(({ name }) => name)
       entries.push(...names.sort().map((name) => [id, join(root, folder, name)] as const))
     }
     return group(entries)

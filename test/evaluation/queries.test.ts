@@ -133,7 +133,7 @@ test('real pictures from a table: validation ones to retrieve, the others for th
       'image,label,split\na.png,dog,train\nb.png,dog,validation\nc.png,cat,train\nd.png,bird,train',
     )
     const found = await findReferences(set, { images: 'images', references: table })
-    t.deepEqual([...found.statistics], [[0, ['images/c.png']], [1, ['images/a.png', 'images/b.png']]]) // prettier-ignore
+    t.deepEqual([...found.statistics], [[0, ['images/c.png']], [1, ['images/a.png']]]) // prettier-ignore
     t.deepEqual([...found.retrieval], [[1, ['images/b.png']]])
     t.is(retrieve(found, set.queries[0]!, 3), 'images/b.png')
 
@@ -145,6 +145,17 @@ test('real pictures from a table: validation ones to retrieve, the others for th
     const choices = Array.from({ length: 20 }, (_, id) => retrieve(byId, { ...set.queries[0]!, id }, 0))
     t.is(new Set(choices).size, 2)
 
+    // One that no statistics and no answer is made of may be anything.
+    await writeFile(table, 'image,label\na.png,dog\n../b.png,bird')
+    t.is((await findReferences(set, { images: 'images', references: table })).statistics.size, 1)
+    await writeFile(table, 'image,label\na.png,dog\n../b.png,dog')
+    await t.throwsAsync(findReferences(set, { images: 'images', references: table }), {
+      message: /the picture of row 2 of .* is "\.\.\/b\.png", not a path inside/,
+    })
+    await writeFile(table, 'image,label,split\nb.png,dog,validation')
+    await t.throwsAsync(findReferences(set, { images: 'images', references: table }), {
+      message: /no real picture of "dog" for statistics/,
+    })
     await writeFile(table, 'image,label\nc.png,cat')
     await t.throwsAsync(findReferences(set, { images: 'images', references: table }), {
       message: /no real picture of "dog" for statistics/,
@@ -167,9 +178,17 @@ test('real pictures from folders, as of ImageNet', async (t) => {
       await writeFile(join(folder, path, 'z.JPEG'), '')
       await writeFile(join(folder, path, 'y.JPEG'), '')
     }
+    const others = ['.DS_Store', '._y.JPEG', 'list.txt', 'Thumbs.db']
+    for (const name of others) await writeFile(join(folder, 'train/n2', name), '')
+    await mkdir(join(folder, 'train/n2/old.JPEG'))
     const options = { images: join(folder, 'val'), references: join(folder, 'train') }
     const { statistics, retrieval } = await findReferences(set, options)
     t.deepEqual(statistics.get(1), [join(folder, 'train/n2/y.JPEG'), join(folder, 'train/n2/z.JPEG')])
     t.deepEqual(retrieval.get(0), [join(folder, 'val/n1/y.JPEG'), join(folder, 'val/n1/z.JPEG')])
+
+    const { queries } = set
+    const unknown = { ...set, queries: [...queries, { ...queries[0]!, id: 99, target: 'fox', targetClass: 2 }] }
+    const message = 'no query has "fox" as its source, so that the folder of its pictures is not known'
+    await t.throwsAsync(findReferences(unknown, options), { message })
   })
 })
