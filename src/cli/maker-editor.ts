@@ -6,9 +6,9 @@ import { codeDigest } from '../engine/graph-cache.js'
 import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import { runtimeVersion } from '../engine/runtime.js'
-import type { Editor } from '../evaluation/editor.js'
+import type { Editor, Latent } from '../evaluation/editor.js'
 import { WireError } from '../proto/status.js'
-import type { PlacedMaker } from './maker.js'
+import type { Ended, PlacedMaker } from './maker.js'
 import { patiently } from './patience.js'
 
 /** A full batch (16 at most), and some to take the place of those that end. */
@@ -22,34 +22,38 @@ export function makerEditor(maker: PlacedMaker): Editor {
   return {
     identity: [codeDigest, runtimeVersion, maker.pack.digest, ...maker.places],
     parallel: editsPerDevice * maker.devices,
-    async edit({ picture, source, target, parameters }, { from, wanted, onStep }) {
+    async edit({ name, picture, source, target, parameters }, { from, wanted, onStep }) {
       const { steps } = parameters
       // By step: an edit that comes back to a full server may take its last steps again.
       const pictures = new Map<number, Picture>()
-      const first = from?.step ?? 0
-      let reached = first
+      let reached = from?.step ?? 0
+      let taken = 0
       const watcher = {
         onStarted: ignore,
         onNote: ignore,
         onStep: ({ step, preview }: { readonly step: number; readonly preview: Picture | undefined }) => {
+          taken++
           if (wanted.includes(step) && preview !== undefined) pictures.set(step, preview)
           if (step >= reached) onStep()
           reached = Math.max(reached, step + 1)
         },
       }
-      const state = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined, ...from }
       const every = { previewEvery: wanted.reduce(greatestCommonDivisor), stateEvery: steps }
       const order = { watcher, signal: stopping.signal, ...every }
-      const ended = await patiently(state, stopping.signal, (at) => maker.make(at, order))
+      const make = (latent: Latent | undefined) => {
+        const begin = { pack: maker.pack.digest, parameters, source, target, picture, step: 0, z: undefined }
+        return patiently({ ...begin, ...latent }, stopping.signal, (at) => maker.make(at, order))
+      }
+      let ended = await make(from)
+      // It may be its numbers, or something else that lets no edit begin: from its beginning the edit tells which.
+      if (from !== undefined && taken === 0 && isOfNumbers(ended)) ended = await make(undefined)
       if (ended.kind === 'cancelled') {
         if (stopping.signal.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'the edit was stopped' })
         throw unavailable('somebody else cancelled an edit at the server')
       }
       if (ended.kind === 'failed') {
         // Only numbers that are no longer finite end an edit that has begun like this.
-        const { error } = ended
-        const code = error instanceof WireError ? error.status : error.code
-        if (code !== 'FAILED_PRECONDITION' || reached === first) throw error
+        if (taken === 0 || !isOfNumbers(ended)) throw named(name, ended.error)
         return { pictures, latent: undefined }
       }
       pictures.set(steps, ended.picture)
@@ -59,6 +63,23 @@ export function makerEditor(maker: PlacedMaker): Editor {
     },
     stop: () => stopping.abort(),
   }
+}
+
+/** Whether an edit ended as one does whose numbers are no longer finite. */
+function isOfNumbers(ended: Ended): boolean {
+  return ended.kind === 'failed' && statusOf(ended.error) === 'FAILED_PRECONDITION'
+}
+
+function statusOf(error: FlexitError): string {
+  return error instanceof WireError ? error.status : error.code
+}
+
+/** Says of which query an error is; those of servers and of who may use them are of none. */
+function named(name: string, error: FlexitError): FlexitError {
+  const { code, message, cure, field } = error
+  if (code === 'UNAVAILABLE' || statusOf(error) !== code) return error
+  const more = { ...(cure === undefined ? {} : { cure }), ...(field === undefined ? {} : { field }) }
+  return new FlexitError({ code, message: `${name}: ${message}`, ...more, cause: error })
 }
 
 function unavailable(message: string): FlexitError {

@@ -6,6 +6,8 @@ import type { EditParameters } from '../engine/parameters.js'
 import type { Picture } from '../engine/picture.js'
 
 export interface EditJob {
+  /** Of its query, for messages. */
+  readonly name: string
   /** At the pack's size. */
   readonly picture: Picture
   readonly source: string

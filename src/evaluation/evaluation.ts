@@ -56,6 +56,8 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
   const { editor, parameters, resampling, onEdits } = options
   const at = [0, ...options.at]
   const jobs = jobsOf(scene, parameters, at)
+  const retrieved = scene.queries.map((query) => retrieve(scene.references, query, resampling.seed))
+  await checkPictures(scene, retrieved)
   const { store, signal } = scene
   const edits = await makeEdits(jobs, { editor, store, signal, onProgress: onEdits })
 
@@ -64,8 +66,7 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
   const names = ['COPY', ...(encodes ? ['ENCODE'] : []), 'RETRIEVE', ...options.at.map((n) => `FlexIT, ${stepsOf(n)}`)]
   const picturesOf = async (i: number) => {
     const [first, ...rest] = (await editPictures(store, edits[i]!, jobs[i]!)) as [Picture, ...Picture[]]
-    const retrieved = await scene.read(retrieve(scene.references, scene.queries[i]!, resampling.seed))
-    return [scene.inputs[i]!, ...(encodes ? [first] : []), retrieved, ...rest]
+    return [scene.inputs[i]!, ...(encodes ? [first] : []), await scene.read(retrieved[i]!), ...rest]
   }
 
   const classes = [...scene.classes.keys()]
@@ -100,6 +101,16 @@ export async function evaluate(scene: Scene, options: EvaluationOptions): Promis
     failed: edits.filter(({ failed }) => failed).length,
     digest: hash.digest('hex'),
     pictures: picturesOf,
+  }
+}
+
+/** Pictures that cannot be read are told of before hours of edits. Errors: those of reading; CANCELLED. */
+async function checkPictures({ read, onStage, signal }: Scene, paths: readonly string[]): Promise<void> {
+  const different = [...new Set(paths)]
+  for (const [i, path] of different.entries()) {
+    onStage('pictures to retrieve', i, different.length)
+    await breathe(signal)
+    await read(path)
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { FlexitError } from '../engine/errors.js'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
 import type { EditParameters } from '../engine/parameters.js'
 import { type Picture, readPicture } from '../engine/picture.js'
 import type { EditJob } from './editor.js'
@@ -65,15 +65,25 @@ export async function setScene(options: SceneOptions): Promise<Scene> {
   return { judge, store, queries, classes, inputs, targets, references, statistics, read, signal, onStage }
 }
 
-/** An edit of each query. Every query has a seed of its own: the parameters' plus its id. */
+/**
+ * An edit of each query. Every query has a seed of its own: the parameters' plus its id. Errors: INVALID_ARGUMENT where
+ * that is no seed.
+ */
 export function jobsOf({ queries, inputs }: Scene, parameters: EditParameters, at: readonly number[]): EditJob[] {
-  return queries.map(({ id, source, target }, i) => ({
+  return queries.map(({ id, image, source, target }, i) => ({
+    name: `query ${id} (${image})`,
     picture: inputs[i]!,
     source,
     target,
-    parameters: { ...parameters, steps: at.at(-1)!, seed: parameters.seed + id },
+    parameters: { ...parameters, steps: at.at(-1)!, seed: seedOf(parameters.seed, id) },
     at,
   }))
+}
+
+function seedOf(seed: number, id: number): number {
+  if (Number.isSafeInteger(seed + id)) return seed + id
+  const message = `seed ${seed} and the number of query ${id} add up to more than 2^53 − 1, the largest seed`
+  throw invalidArgument('seed', message, 'Use a smaller one.')
 }
 
 /** Let signals be heard between two pieces of work that block. Errors: CANCELLED. */

@@ -6,6 +6,7 @@ import { makeBy } from '../../src/cli/device-maker.js'
 import { makerEditor } from '../../src/cli/maker-editor.js'
 import { type PlacedMaker, makerPack } from '../../src/cli/maker.js'
 import { remoteMaker } from '../../src/cli/remote-maker.js'
+import { FlexitError } from '../../src/engine/errors.js'
 import { resolveParameters } from '../../src/engine/parameters.js'
 import type { EditJob, Editor, Latent, MadeEdit } from '../../src/evaluation/editor.js'
 import { WireError } from '../../src/proto/status.js'
@@ -18,7 +19,7 @@ const { size } = pack.manifest.image
 
 function job(target: string, at: readonly number[]): EditJob {
   const parameters = resolveParameters({ steps: at.at(-1)!, seed: 5 }, pack)
-  return { picture: randomPicture(size, 1), source: 'apple', target, parameters, at }
+  return { name: 'query 3', picture: randomPicture(size, 1), source: 'apple', target, parameters, at }
 }
 
 /** All that the job asks for, or what is missing from a latent on. */
@@ -110,10 +111,33 @@ test('an edit that is no longer finite gives the pictures that it has; any other
   const edit = (maker: PlacedMaker) => make(makerEditor(maker), job('pear', [0, 1, 2, 3]))
   const { pictures, latent } = await edit(failing('FAILED_PRECONDITION', 2))
   t.deepEqual([[...pictures.keys()], latent], [[0, 1], undefined])
-  await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'failed' })
-  await t.throwsAsync(edit(failing('INTERNAL', 2)), { message: 'failed' })
+  await t.throwsAsync(edit(failing('FAILED_PRECONDITION', 0)), { message: 'query 3: failed' })
+  await t.throwsAsync(edit(failing('INTERNAL', 2)), { code: 'INTERNAL', message: 'query 3: failed' })
   // To the program as FAILED_PRECONDITION, but nothing that the edit's numbers did.
   await t.throwsAsync(edit(failing('UNAUTHENTICATED', 2)), { message: 'failed' })
+})
+
+test('an edit that goes on ends early where it would have at once, and for no other reason', async (t) => {
+  /** Its numbers are no longer finite at step 4; `isFull`: or the disk is full, whatever the step. */
+  const failing = (isFull: boolean): PlacedMaker => ({
+    pack: makerPack(pack),
+    devices: 1,
+    places: ['cpu'],
+    make: async (state, { watcher }) => {
+      const report = { losses: { total: 1, clip: 1, lpips: 1, latent: 1 }, similaritySource: 0, similarityTarget: 0 }
+      for (let step = state.step; step < 4 && !isFull; step++) {
+        await watcher.onStep({ ...report, step, preview: state.picture }, undefined)
+      }
+      return { kind: 'failed', error: new FlexitError({ code: 'FAILED_PRECONDITION', message: 'failed' }), state }
+    },
+    close: () => Promise.resolve(),
+  })
+  const latent = { step: 4, z: new Float32Array(latentLength) }
+  let steps = 0
+  const goOn = (isFull: boolean) => make(makerEditor(failing(isFull)), job('pear', [0, 4, 8]), () => steps++, latent)
+  t.deepEqual(await goOn(false), { pictures: new Map(), latent: undefined })
+  t.is(steps, 0)
+  await t.throwsAsync(goOn(true), { code: 'FAILED_PRECONDITION', message: 'query 3: failed' })
 })
 
 test('an edit that somebody else cancels at the server is no stop', async (t) => {

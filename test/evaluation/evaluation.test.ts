@@ -137,7 +137,7 @@ test('other numbers of steps go on from what is there, and give the same picture
 
 test('what shapes an edit is in its key', (t) => {
   const editor = new MixingEditor()
-  const job = { picture: plain('red'), source: 'red', target: 'blue', parameters, at: [0, 4] }
+  const job = { name: 'query 1', picture: plain('red'), source: 'red', target: 'blue', parameters, at: [0, 4] }
   const others = [
     { ...job, picture: plain('red', 254) },
     { ...job, source: 'a red' },
@@ -147,7 +147,7 @@ test('what shapes an edit is in its key', (t) => {
   ]
   const keys = [job, ...others].map((one) => jobKey(editor, one))
   t.is(new Set(keys).size, keys.length)
-  t.is(jobKey(editor, { ...job, picture: plain('red') }), keys[0]!)
+  t.is(jobKey(editor, { ...job, name: 'query 2', picture: plain('red') }), keys[0]!)
   // More steps are the same edit, gone on with.
   t.is(jobKey(editor, { ...job, parameters: { ...parameters, steps: 9 }, at: [0, 9] }), keys[0]!)
   t.not(jobKey(Object.assign(new MixingEditor(), { identity: ['other'] }), job), keys[0]!)
@@ -160,6 +160,23 @@ test('each query’s views have a seed of their own', async (t) => {
       Promise.resolve(jobsOf(scene, parameters, [0, 3]).map((job) => [job.parameters.seed, job.parameters.steps])),
     )
     t.deepEqual(seeds, [[7, 3], [8, 3], [9, 3], [10, 3], [11, 3], [12, 3]]) // prettier-ignore
+  })
+})
+
+test('seeds that are no seeds, and pictures for RETRIEVE that cannot be read, are told of before the edits', async (t) => {
+  await withFolder(async (folder) => {
+    await makeWorld(folder)
+    const editor = new MixingEditor()
+    await withScene(folder, async (scene) => {
+      const large = { ...parameters, seed: Number.MAX_SAFE_INTEGER - 2 }
+      await t.throwsAsync(evaluate(scene, { ...options, editor, parameters: large }), {
+        code: 'INVALID_ARGUMENT',
+        message: /^seed 9007199254740989 and the number of query 3 add up to more than 2\^53 − 1/,
+      })
+      await writeFile(join(folder, 'images', 'blue-255.png'), 'no picture')
+      await t.throwsAsync(evaluate(scene, { ...options, editor }), { message: /blue-255\.png/ })
+    })
+    t.deepEqual(editor.made, [])
   })
 })
 
