@@ -11,6 +11,7 @@ import { codecVersion, encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError } from '../engine/errors.js'
 import { GraphCache, codeDigest } from '../engine/graph-cache.js'
 import { Graph } from '../engine/graph/graph.js'
+import { externalFiles } from '../engine/graph/onnx.js'
 import { N } from '../engine/graph/shape.js'
 import { type LpipsOptions, lpipsDistance, lpipsFeatures } from '../engine/networks/lpips.js'
 import { Weights } from '../engine/networks/weights.js'
@@ -114,7 +115,7 @@ interface Networks {
 export class Judge {
   /** Names of the classifier's outputs. */
   readonly labels: readonly string[] | undefined
-  /** sha256 of the manifest and the files. */
+  /** sha256 of the manifest and the files, also of those that models keep weights in. */
   readonly digest: string
   /** What opinions depend on, besides the pictures: also code, what resizes pictures, ONNX Runtime and the kind of device. */
   readonly identity: readonly string[]
@@ -134,10 +135,14 @@ export class Judge {
     const manifest = await readManifest(join(folder, 'judge.json'))
     const { classifier, feature_classifier: features, lpips } = manifest
     const digests = []
-    const names = 'trunk' in lpips ? [{ file: lpips.weights }, { file: lpips.linear }] : [lpips]
-    for (const network of [classifier, ...(features === undefined ? [] : [features]), ...names]) {
-      digests.push(await checkFile(folder, network))
+    const isOurs = 'trunk' in lpips
+    const models = [classifier, ...(features === undefined ? [] : [features]), ...(isOurs ? [] : [lpips])]
+    for (const model of models) {
+      digests.push(await checkFile(folder, model))
+      for (const file of await externalFiles(join(folder, model.file))) digests.push(await checkFile(folder, { file }))
     }
+    const weights = isOurs ? [lpips.weights, lpips.linear] : []
+    for (const file of weights) digests.push(await checkFile(folder, { file }))
     const digest = createHash('sha256')
       .update(JSON.stringify([manifest, digests]))
       .digest('hex')
@@ -145,7 +150,7 @@ export class Judge {
     return new Judge(manifest, digest, options.device, {
       classifier: await open(join(folder, classifier.file)),
       features: features === undefined ? undefined : await open(join(folder, features.file)),
-      lpips: await ('trunk' in lpips ? buildLpips(folder, lpips, digest, options) : open(join(folder, lpips.file))),
+      lpips: await (isOurs ? buildLpips(folder, lpips, digest, options) : open(join(folder, lpips.file))),
     })
   }
 

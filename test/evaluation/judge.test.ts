@@ -1,14 +1,14 @@
 // The judge: its manifest, what it feeds its networks, and LPIPS over AlexNet as a network of ours.
 // The stand-in's networks are written in support.ts.
 
-import { appendFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { appendFile, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test from 'ava'
 import { serialiseSafetensors } from '../../src/engine/pack/safetensors.js'
 import { codecVersion } from '../../src/engine/encode.js'
 import { codeDigest } from '../../src/engine/graph-cache.js'
 import { Graph } from '../../src/engine/graph/graph.js'
-import { writeOnnx } from '../../src/engine/graph/onnx.js'
+import { tensorFolder, writeOnnx } from '../../src/engine/graph/onnx.js'
 import * as op from '../../src/engine/graph/ops.js'
 import { N } from '../../src/engine/graph/shape.js'
 import { runtimeVersion } from '../../src/engine/runtime.js'
@@ -147,6 +147,36 @@ test('the digest follows the files and the manifest', async (t) => {
   await withJudge(collect, {}, (folder) => appendFile(join(folder, 'lpips.onnx'), Buffer.from('1a0178', 'hex')))
   t.is(digests[0], digests[1])
   t.is(new Set(digests).size, 3)
+})
+
+test('the digest follows weights that models keep in files of their own', async (t) => {
+  const { classifier } = judgeManifest() as Record<string, object>
+  const changes = { classifier: { ...classifier, labels: undefined } }
+  const prepare = (change: (tensors: string, name: string) => Promise<void>) => async (folder: string) => {
+    const graph = new Graph()
+    const seen = op.reshape(graph.input('image', 'float32', [N, 3, size, size]), [N, 3 * size * size])
+    const weights = new Random(1).normals(3 * size * size * 100)
+    const logits = op.matmul(seen, graph.constant('weights', [3 * size * size, 100], weights))
+    graph.output('logits', logits)
+    graph.output('features', op.mul(logits, 2))
+    await writeOnnx(graph, folder, 'classifier')
+    const tensors = join(folder, tensorFolder)
+    await change(tensors, (await readdir(tensors))[0]!)
+  }
+  const digestAfter = async (change: (tensors: string, name: string) => Promise<void>) => {
+    let digest = ''
+    await withJudge((judge) => Promise.resolve(void (digest = judge.digest)), changes, prepare(change))
+    return digest
+  }
+  const whole = await digestAfter(() => Promise.resolve())
+  const other = await digestAfter(async (tensors, name) => {
+    const bytes = await readFile(join(tensors, name))
+    await writeFile(join(tensors, name), bytes.fill(0, 0, 4))
+  })
+  t.not(other, whole)
+  t.is(await digestAfter(() => Promise.resolve()), whole)
+  const gone = digestAfter((tensors, name) => rm(join(tensors, name)))
+  await t.throwsAsync(gone, { code: 'NOT_FOUND', message: /tensors/ })
 })
 
 test('a judge that is not whole is refused, and says why', async (t) => {

@@ -126,6 +126,39 @@ export async function isWhole(path: string): Promise<boolean> {
   }
 }
 
+/**
+ * Names of the files that a model of anybody's keeps external data in, relative to its folder, each once; none for a file
+ * that is no model. Errors: those of reading.
+ */
+export async function externalFiles(path: string): Promise<string[]> {
+  const { graph, functions } = decodeModel(await readFile(path))
+  const nodes = [...(graph?.node ?? []), ...(functions ?? []).flatMap(({ node }) => node ?? [])]
+  const tensors = [...(graph?.initializer ?? []), ...nodes.flatMap(tensorsOf)]
+  const locations = tensors.map(({ externalData }) => externalData?.find(({ key }) => key === 'location')?.value)
+  return [...new Set(locations.filter((location) => location != null))].sort()
+}
+
+/** Whoever loads a file that is no model says so. */
+function decodeModel(bytes: Uint8Array): onnx.IModelProto {
+  try {
+    return ModelProto.decode(bytes)
+  } catch {
+    return {}
+  }
+}
+
+/** Tensors of a node's attributes, also of those of graphs inside it. */
+function tensorsOf({ attribute }: onnx.INodeProto): onnx.ITensorProto[] {
+  return (attribute ?? []).flatMap(({ t, tensors, g, graphs }) => [
+    ...(t == null ? [] : [t]),
+    ...(tensors ?? []),
+    ...[...(g == null ? [] : [g]), ...(graphs ?? [])].flatMap(({ initializer, node }) => [
+      ...(initializer ?? []),
+      ...(node ?? []).flatMap(tensorsOf),
+    ]),
+  ])
+}
+
 function encodeNode(node: Node, initializers: Map<string, onnx.ITensorProto>): onnx.INodeProto {
   // The table is typed per operation; a node carries the attributes of its own.
   const encoder = encoders[node.operation] as Encoder<OperationName> | undefined
