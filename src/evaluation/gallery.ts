@@ -25,7 +25,8 @@ figure { display: inline-block; margin: 0 8px 8px 0; width: 132px; vertical-alig
 figure img { width: 128px; display: block }
 figcaption { line-height: 1.3 }
 .yes { color: #060 } .no { color: #900 }
-h3 { font-size: 15px; margin: 1em 0 .3em }`
+h3 { font-size: 15px; margin: 1em 0 .3em }
+small { color: #555; font-weight: normal }`
 
 /** Figure 6 of the paper, as SVG. */
 export function plotClusters({ clusters }: Evaluation): string {
@@ -34,6 +35,7 @@ export function plotClusters({ clusters }: Evaluation): string {
     values: clusters.map(of),
   })
   return plotBars(
+    'CSFID and failures by cluster',
     clusters.map(({ cluster }) => cluster),
     [
       {
@@ -88,19 +90,20 @@ ${failures}
 }
 
 async function showQuery(evaluation: Evaluation, { queries, classes }: GalleryOptions, i: number): Promise<string> {
-  const { source, target, targetClass } = queries[i]!
+  const { id, image, source, target, targetClass } = queries[i]!
   const pictures = await evaluation.pictures(i)
   const figures = []
   for (const [row, { name, verdicts }] of evaluation.rows.entries()) {
     const { predicted, lpips } = verdicts[i]!
     const label = classes.get(predicted) ?? String(predicted)
-    const verdict = `<span class="${predicted === targetClass ? 'yes' : 'no'}">${escapeXml(label)}</span>`
+    const [kind, mark] = predicted === targetClass ? ['yes', '✓'] : ['no', '✗']
+    const verdict = `<span class="${kind}">${mark} ${escapeXml(label)}</span>`
     const caption = `${name}<br>${verdict}, LPIPS ${(100 * lpips).toFixed(0)}`
-    figures.push(
-      `<figure><img src="${await dataUrl(pictures[row]!)}" alt=""><figcaption>${caption}</figcaption></figure>`,
-    )
+    const img = `<img src="${await dataUrl(pictures[row]!)}" alt="${escapeXml(`${name}: ${source} → ${target}`)}">`
+    figures.push(`<figure>${img}<figcaption>${caption}</figcaption></figure>`)
   }
-  return `<h3>${escapeXml(source)} → ${escapeXml(target)}</h3>${figures.join('')}`
+  const heading = `${escapeXml(source)} → ${escapeXml(target)} <small>query ${id}, ${escapeXml(image)}</small>`
+  return `<h3>${heading}</h3>${figures.join('')}`
 }
 
 async function dataUrl(picture: Picture): Promise<string> {

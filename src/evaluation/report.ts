@@ -109,8 +109,9 @@ function formatEstimate({ value, interval }: Estimate): string {
   return `${formatNumber(value)} [${formatNumber(interval.low)}, ${formatNumber(interval.high)}]`
 }
 
-/** Columns of equal width; the first to the left. */
-function align(cells: readonly (readonly string[])[]): string {
+/** Columns of equal width; the first to the left. Names from files must not steer a terminal. */
+function align(texts: readonly (readonly string[])[]): string {
+  const cells = texts.map((row) => row.map((text) => text.replace(/\p{Cc}/gu, '\uFFFD')))
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)))
   const line = (row: readonly string[]) =>
     row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ')

@@ -206,5 +206,5 @@ export function plotSweep(
       ...(dot === undefined ? {} : { dot: point(after(dot)) }),
     }
   }
-  return plotLines([panel('csfid', 'CSFID'), panel('accuracy', 'accuracy in %')])
+  return plotLines('CSFID and accuracy of the settings', [panel('csfid', 'CSFID'), panel('accuracy', 'accuracy in %')])
 }

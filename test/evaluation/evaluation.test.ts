@@ -318,6 +318,10 @@ test('tables, plots, the page and the sheet', async (t) => {
     t.regex(page, /The judge names the target: 4 of 6/)
     t.regex(page, /The judge names something else: 0 of 0/)
     t.is(page.match(/data:image\/webp;base64,/g)!.length, 4 * 5)
+    t.is(page.match(/<small>query \d, \w+-204\.png<\/small>/g)!.length, 4)
+    t.is(page.match(/alt="(?:COPY|ENCODE|RETRIEVE|FlexIT, \d steps): \w+ → \w+"/g)!.length, 4 * 5)
+    t.deepEqual([page.match(/class="yes">✓ /g)!.length, page.match(/class="no">✗ /g)!.length], [4 * 3, 4 * 2])
+    t.true(page.includes('<title>CSFID and failures by cluster</title>'))
     t.notRegex(page, /https?:(?!\/\/www\.w3\.org)/)
     t.is(await galleryPage(evaluation, { ...chosen, title: 'a <title> & more' }), page)
 
@@ -328,6 +332,14 @@ test('tables, plots, the page and the sheet', async (t) => {
     t.is((await picture.stats()).channels[0]!.min, 0)
     t.true(plotClusters(evaluation).includes('>colours</text>'))
   })
+})
+
+test('names from files do not steer a terminal', (t) => {
+  const same = { lpips: 0, accuracy: 0, csfid: 0, sfid: 0, csfidMean: 0, sfidMean: 0 }
+  const cluster = { cluster: '\x1b[2Jpets\x07\n', queries: 1, retrieve: same, edit: same, copy: same }
+  const [, line, ...rest] = formatClusters([cluster]).split('\n')
+  t.true(line!.startsWith('\uFFFD[2Jpets\uFFFD\uFFFD '), line)
+  t.deepEqual(rest, [''])
 })
 
 test('numbers keep the digits that count', (t) => {
