@@ -17,7 +17,9 @@ import {
   editProgress,
   paper,
   parseSteps,
+  sayFailed,
   stepsToJudge,
+  usualLast,
   withEvaluation,
 } from './evaluation.js'
 import { interruptible } from './interruption.js'
@@ -29,6 +31,9 @@ interface EvalOptions extends EvaluationOptions {
   readonly gallery: number
   readonly sheet: number
 }
+
+/** Nothing was chosen by it. */
+const half = 'test'
 
 /** Where the paper looks, as far as the edits go. */
 const usualSteps = [16, 32, 64, 160]
@@ -44,12 +49,12 @@ export function evalCommand(): Command {
   const command = new Command('eval')
     .summary("measure a pack on queries: the paper's Table 1")
     .description('Edit all queries, have the results judged, and print Table 1 of the paper.')
-  addEvaluationOptions(command, { out: 'flexit-out/eval', samples: 1000 })
+  addEvaluationOptions(command, { out: 'flexit-out/eval', samples: 1000, half })
     .optionsGroup('Results:')
     .option('--at <a,b>', 'numbers of steps after which edits are judged (default: 16,32,64,160)', parseSteps)
     .option('--gallery <n>', 'successes, and as many failures, on the page', parseCount, 24)
     .option('--sheet <n>', 'queries on the sheet', parseCount, 48)
-  return addParameters(command)
+  return addParameters(command, usualLast)
     .addHelpText('after', `${files}${paper}`)
     .action((options: EvalOptions) => interruptible((signal) => run(options, signal)))
 }
@@ -59,7 +64,7 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
   const given = { ...givenParameters({ ...options }), steps: at.at(-1)! }
   await withEvaluation(
     options,
-    { signal, resultsName: 'results.json' },
+    { signal, resultsName: 'results.json', half },
     (pack) => pack.resolve(given),
     async (open, parameters) => {
       const { scene, editor, resampling, progress } = open
@@ -69,7 +74,7 @@ async function run(options: EvalOptions, signal: AbortSignal): Promise<void> {
       await writeResults(options, open, parameters, evaluation)
       const { failed, digest } = evaluation
       process.stdout.write(formatTable(evaluation.rows))
-      if (failed > 0) progress.say(`note: ${failed} edits ended early, no longer finite; their last picture counts`)
+      sayFailed(progress, failed)
       progress.say(`${scene.queries.length} queries, ${scene.classes.size} classes to choose among; hash ${digest}`)
       progress.say(`more in ${options.out}`)
     },

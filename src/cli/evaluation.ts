@@ -12,7 +12,7 @@ import type { Resampling } from '../evaluation/bootstrap.js'
 import type { Editor } from '../evaluation/editor.js'
 import type { EditProgress } from '../evaluation/edits.js'
 import { Judge } from '../evaluation/judge.js'
-import { type QuerySet, type Split, limitQueries, readQueries } from '../evaluation/queries.js'
+import { type Half, type QuerySet, type Split, limitQueries, readQueries } from '../evaluation/queries.js'
 import { type Scene, setScene } from '../evaluation/scene.js'
 import { Store } from '../evaluation/store.js'
 import { deviceMaker } from './device-maker.js'
@@ -57,13 +57,18 @@ export interface OpenEvaluation {
 /** Numbers of steps of one evaluation: their pictures are judged in one batch. */
 const mostJudged = 255
 
+/** What --steps is in evaluations, whatever the pack: the last step of figures. */
+export const usualLast = '160 with every pack; not beside --at'
+
 /** Of all that is left to chance besides the views: which picture RETRIEVE gives, which queries are shown, resampling. */
 export const choiceSeed = 0
 
 export const paper = `
-Without options, the embedded pack is measured on its own test queries. --queries is a CSV with the columns image (or
-path), source, target; perhaps source_id and target_id (the judge's outputs), cluster, is_test. The judge is a folder
-with judge.json and its ONNX files; training/README.md says how it looks.
+Without options, the embedded pack is measured on its own queries. --queries is a CSV with the columns image (or path),
+source, target; perhaps source_id and target_id (the judge's outputs), cluster, is_test (true or false). --references is
+a CSV with the columns image (or path) and label (or class_id), perhaps split: RETRIEVE answers with rows of the split
+validation, and the statistics of CSFID and SFID are of all others. The judge is a folder with judge.json and its ONNX
+files; training/README.md says how it looks.
 
 The paper's protocol on ImageNet is the same command with other files:
   flexit eval --pack imagenet --queries queries.csv --split test --images val --references train --judge judge
@@ -75,13 +80,15 @@ The paper's protocol on ImageNet is the same command with other files:
                 "linear": "alex.pth", "size": 256 } with torchvision's alexnet-owt-7be5be79.pth and
                 lpips/weights/v0.1/alex.pth of github.com/richzhang/PerceptualSimilarity, or an ONNX file of it`
 
+const queriesName = (half: Half) => `queries-${half}.csv`
+
 export function addEvaluationOptions(
   command: Command,
-  { out, samples }: { readonly out: string; readonly samples: number },
+  { out, samples, half }: { readonly out: string; readonly samples: number; readonly half: Half },
 ): Command {
   command
     .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny, or the first of --server)')
-    .option('--queries <file>', 'CSV of queries (default: evaluation/queries-test.csv of the pack)')
+    .option('--queries <file>', `CSV of queries (default: evaluation/${queriesName(half)} of the pack)`)
     .option('--images <folder>', 'their pictures (default: images, beside the queries)')
     .option(
       '--references <file|folder>',
@@ -93,7 +100,11 @@ export function addEvaluationOptions(
       'CSV of the classes to choose among (default: labels.csv, beside them, or all of the queries)',
     )
     .addOption(
-      new Option('--split <half>', 'of queries with a column is_test (default: test)').choices(['dev', 'test', 'all']),
+      new Option('--split <half>', `of queries with a column is_test (default: ${half})`).choices([
+        'dev',
+        'test',
+        'all',
+      ]),
     )
     .option('--limit <n>', 'only so many queries, by chance', parseCount)
     .option('--samples <n>', 'resampled sets of queries for the intervals', countUpTo(100_000), samples)
@@ -143,7 +154,7 @@ export function stepsToJudge(
  */
 export async function withEvaluation<T>(
   options: EvaluationOptions,
-  { signal, resultsName }: { readonly signal: AbortSignal; readonly resultsName: string },
+  { signal, resultsName, half }: { readonly signal: AbortSignal; readonly resultsName: string; readonly half: Half },
   plan: (pack: MakerPack) => T,
   work: (open: OpenEvaluation, planned: T) => Promise<void>,
 ): Promise<void> {
@@ -160,11 +171,11 @@ export async function withEvaluation<T>(
   try {
     const { pack } = maker
     const planned = plan(pack)
-    const files = await filesOf(options, pack)
+    const files = await filesOf(options, pack, half)
     const { device = ['cpu'], store } = options
     const judgeDevice = parseDevice(device[0]!)
     judge = await Judge.open(files.judge, { device: judgeDevice, threads: 0, cacheFolder: cacheFolder() })
-    const all = await readQueries(files.queries, { labels: judge.labels, ...optional(options) })
+    const all = await readQueries(files.queries, { labels: judge.labels, half, ...optional(options) })
     const set = options.limit === undefined ? all : limitQueries(all, options.limit, choiceSeed)
     const scene = await setScene({
       ...files,
@@ -195,8 +206,8 @@ function openMaker(options: EvaluationOptions, progress: Progress): Promise<Plac
 }
 
 /** What is not named lies beside the queries, and those in the pack. */
-async function filesOf(options: EvaluationOptions, pack: MakerPack) {
-  const { queries = await packQueries(options.pack ?? pack.name), images, references, judge } = options
+async function filesOf(options: EvaluationOptions, pack: MakerPack, half: Half) {
+  const { queries = await packQueries(options.pack ?? pack.name, half), images, references, judge } = options
   const beside = (name: string) => join(dirname(queries), name)
   await access(queries).catch((error: unknown) => {
     throw fileError(error, queries, 'read')
@@ -217,15 +228,19 @@ async function filesOf(options: EvaluationOptions, pack: MakerPack) {
   }
 }
 
-async function packQueries(pack: string): Promise<string> {
+async function packQueries(pack: string, half: Half): Promise<string> {
   const { folder } = await resolvePack(pack)
-  const path = join(folder, 'evaluation', 'queries-test.csv')
+  const path = join(folder, 'evaluation', queriesName(half))
   if (await stat(path).then(Boolean, () => false)) return path
   throw invalidArgument('queries', `the pack in ${folder} has no queries of its own`, 'Name a file with --queries.')
 }
 
 function optional({ split, labels }: EvaluationOptions) {
   return { ...(split === undefined ? {} : { split }), ...(labels === undefined ? {} : { labelFile: labels }) }
+}
+
+export function sayFailed(progress: Progress, edits: number): void {
+  if (edits > 0) progress.say(`note: ${edits} edits ended early, no longer finite; their last picture counts`)
 }
 
 /** A bar for the edits, with the time that is left. */

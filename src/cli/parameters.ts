@@ -18,13 +18,16 @@ export const parameterKeys = [
   'space',
 ] as const satisfies (keyof EditParameters)[]
 
-/** Add an option for every parameter. None has a default here: what is left out comes from the pack. */
-export function addParameters(command: Command): Command {
+/**
+ * Add an option for every parameter. None has a default here: what is left out comes from the pack. `usualSteps`: what the
+ * help says of --steps.
+ */
+export function addParameters(command: Command, usualSteps = 'tiny: 64, imagenet: 160'): Command {
   const { steps, views, lambda, learningRate } = limits
   const range = (from: number, to: number, pack: string) => `(${from} to ${to}; ${pack})`
   return command
     .optionsGroup('Parameters of the method (what is left out comes from the pack):')
-    .option('--steps <n>', `optimisation steps ${range(1, steps, 'tiny: 64, imagenet: 160')}`, parseNumber)
+    .option('--steps <n>', `optimisation steps ${range(1, steps, usualSteps)}`, parseNumber)
     .option('--seed <n>', 'of the random views; the same seed gives the same bits (default: 0)', parseNumber)
     .option(
       '--learning-rate <x>',

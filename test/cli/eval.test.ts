@@ -4,6 +4,7 @@
 import { mkdir, readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
+import { sayFailed } from '../../src/cli/evaluation.js'
 import { makeWorld } from '../evaluation/support.js'
 import { flexit, flexitEach, newFolder, quick, tiny, tinyDefaults } from './support.js'
 
@@ -108,6 +109,7 @@ test('wrong requests are told of before anything long', async (t) => {
     [['eval', '--queries', join(world, 'wrong.csv')], /"mauve", is not a class of the judge/],
     [['sweep', ...queries, '--grid', 'speed=1,2'], /Write NAME=A,B with a name of seed, learning-rate/],
     [['sweep', ...queries, '--grid', 'networks=vit,vgg'], /no network "vgg"/],
+    [['sweep', ...queries, '--grid', 'seed=1', '--grid', 'seed=2'], /seed is named twice/],
   ]
   const requests = cases.map(([args]) => args)
   for (const [i, { code, stderr }] of (await flexitEach(requests, world)).entries()) {
@@ -138,6 +140,46 @@ test('a pack with only some of its networks will do for edits with these', async
   const edits = ['eval', '--networks', 'vit', '--pack', partial, ...queries, '--limit', '1', '--at', '1']
   const { code, stderr } = await flexit(edits, { cwd: world })
   t.is(code, 0, stderr)
+})
+
+test('eval takes a pack’s test half, sweep its development half', async (t) => {
+  const halves = join(world, 'halves')
+  await mkdir(join(halves, 'evaluation'), { recursive: true })
+  for (const name of await readdir(tiny)) {
+    if (name !== 'evaluation') await symlink(join(tiny, name), join(halves, name))
+  }
+  for (const name of ['judge', 'images', 'references.csv']) {
+    await symlink(join(tiny, 'evaluation', name), join(halves, 'evaluation', name))
+  }
+  for (const half of ['dev', 'test']) {
+    await writeFile(join(halves, 'evaluation', `queries-${half}.csv`), 'image,source,target\nx.png,fox,mauve')
+  }
+  const grid = ['--grid', 'seed=1,2']
+  const cases: readonly (readonly [args: readonly string[], message: RegExp])[] = [
+    [['eval', '--pack', halves], /row 1 of .*queries-test\.csv, "mauve"/],
+    [['sweep', '--pack', halves, ...grid], /row 1 of .*queries-dev\.csv, "mauve"/],
+    [['sweep', '--help'], /queries-dev\.csv of the pack\)[^]*is_test \(default: dev\)[^]*160 with every\s+pack/],
+    [['eval', '--help'], /queries-test\.csv of the pack\)[^]*is_test \(default: test\)[^]*160 with every\s+pack/],
+  ]
+  const requests = cases.map(([args]) => args)
+  for (const [i, { stdout, stderr }] of (await flexitEach(requests, world)).entries()) {
+    t.regex(`${stdout}${stderr}`.replaceAll(/\n {20,}/g, ' '), cases[i]![1], requests[i]!.join(' '))
+  }
+  // The picture that is read first, and is not there, tells the half.
+  const mixed = join(world, 'mixed.csv')
+  await writeFile(mixed, 'image,source,target,is_test\nnone.png,red,blue,False\nnot.png,red,blue,True')
+  const halfOf = await flexitEach([['sweep', '--queries', mixed, ...grid], ['eval', '--queries', mixed]], world) // prettier-ignore
+  t.regex(halfOf[0]!.stderr, /none\.png/)
+  t.regex(halfOf[1]!.stderr, /not\.png/)
+})
+
+test('edits that ended early are told of', (t) => {
+  const lines: string[] = []
+  const nothing = () => undefined
+  const progress = { say: (line: string) => void lines.push(line), doing: nothing, advance: nothing, end: nothing }
+  sayFailed(progress, 0)
+  sayFailed(progress, 3)
+  t.deepEqual(lines, ['note: 3 edits ended early, no longer finite; their last picture counts'])
 })
 
 test('the help says where the paper’s networks and pictures are', async (t) => {
