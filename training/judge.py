@@ -217,12 +217,11 @@ def export_network(model, example, path, inputs, outputs):
 
 
 def export(data, weights, folder):
-    """weights/judge.pt and trunk.pt -> folder/judge.onnx, lpips.onnx, judge.json. Missing weights: random ones."""
-    os.makedirs(folder, exist_ok=True)
+    """weights/judge.pt and trunk.pt, which must be there -> folder/judge.onnx, lpips.onnx, judge.json."""
     judge, trunk = Judge(len(data.classes)), Trunk(len(data.classes))
     for name, model in (('judge', judge), ('trunk', trunk)):
-        if os.path.exists(f'{weights}/{name}.pt'):
-            model.load_state_dict(torch.load(f'{weights}/{name}.pt'))
+        model.load_state_dict(torch.load(f'{weights}/{name}.pt'))
+    os.makedirs(folder, exist_ok=True)
     del trunk.head
     side = pictures.SIZE
     image = torch.rand(2, 3, side, side)

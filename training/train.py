@@ -56,8 +56,11 @@ def main():
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--scale', type=float, default=1.0)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     stages = options.stages.split(',')
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown:
+        parser.error(f'there is no stage {", ".join(unknown)}; stages are {", ".join(STAGES)}')
+    torch.set_num_threads(options.threads)
     weights, drawings = f'{options.folder}/weights', f'{options.folder}/data'
     os.makedirs(weights, exist_ok=True)
     check_scale(f'{weights}/scale.txt', options.scale)
