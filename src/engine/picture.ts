@@ -107,7 +107,7 @@ export async function readPicture(input: string | Uint8Array, options: ReadPictu
     let open: SharpOptions = { autoOrient: true, failOn: 'error', limitInputPixels: false }
     let header = await measure(bytes, open)
     if (vector) {
-      const density = 72 * Math.max(width / header.width, height / header.height)
+      const density = coveringDensity(header, await measure(bytes, { ...open, density: 288 }), options)
       open = { ...open, density: Math.min(Math.max(density, 1), 100_000) }
       header = await measure(bytes, open)
     }
@@ -119,7 +119,7 @@ export async function readPicture(input: string | Uint8Array, options: ReadPictu
       )
     }
     const pixels = sharp(bytes, { ...open, limitInputPixels: maxPixels })
-    if (header.flattensWrongly) pixels.pipelineColourspace('srgb')
+    if (header.convertsWrongly) pixels.pipelineColourspace('srgb')
     const region = centre(header, options)
     pixels.extract(region).flatten({ background })
     const shrinks = region.height >= height && region.width >= width
@@ -254,17 +254,31 @@ function recognise(bytes: Uint8Array, name: string): string {
 interface Header {
   readonly height: number
   readonly width: number
-  readonly flattensWrongly: boolean
+  /** Whether sharp gets its colours wrong unless they are 8-bit sRGB from the beginning. */
+  readonly convertsWrongly: boolean
 }
 
 /** Reads only the header. Sizes are those after EXIF orientation. */
 async function measure(bytes: Uint8Array, open: SharpOptions): Promise<Header> {
-  const { autoOrient, hasAlpha, space } = await sharp(bytes, open).metadata()
+  const { autoOrient, hasAlpha, hasProfile, space } = await sharp(bytes, open).metadata()
   // sharp lays alpha on the background's numbers, without converting them to grey or linear light.
-  return { ...autoOrient, flattensWrongly: hasAlpha && !['srgb', 'rgb16', 'cmyk'].includes(space) }
+  const flattensWrongly = hasAlpha && !['srgb', 'rgb16', 'cmyk'].includes(space)
+  // sharp takes such pictures to Display P3 and never back.
+  const keepsDisplayP3 = hasProfile && space === 'rgb16'
+  return { ...autoOrient, convertsWrongly: flattensWrongly || keepsDisplayP3 }
 }
 
 type Size = Pick<Picture, 'height' | 'width'>
+
+/**
+ * The density at which an SVG is drawn just as large as `target` needs, from its size at 72 and at 288 dots per inch.
+ * libvips applies the density twice to a side in mm, cm, in, pt or pc: such a side grows with its square.
+ */
+function coveringDensity(at72: Size, at288: Size, target: Size): number {
+  const density = (side: keyof Size) =>
+    at288[side] > 8 * at72[side] ? 288 * Math.sqrt(target[side] / at288[side]) : 72 * (target[side] / at72[side])
+  return Math.max(density('width'), density('height'))
+}
 
 /** The largest centred region of `source` that has the shape of `target`, in whole pixels. */
 function centre(source: Size, target: Size): Size & { left: number; top: number } {

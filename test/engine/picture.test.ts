@@ -69,10 +69,21 @@ async function folder(t: ExecutionContext): Promise<string> {
 const svg = (inner: string, size = 'width="8" height="8"', before = '') =>
   Buffer.from(`${before}<svg xmlns="http://www.w3.org/2000/svg" ${size}>${inner}</svg>`)
 
-/** A PNG whose header says `height` × `width`, over nearly no data. */
-function pngOf(height: number, width: number): Buffer {
-  const chunk = (type: string, data: Buffer) => {
-    const body = Buffer.concat([Buffer.from(type), data])
+interface PngOptions {
+  /** Default: 8. */
+  readonly depth?: 8 | 16
+  /** Colour type: 2 (default) is RGB, 6 is RGB and alpha. */
+  readonly type?: 2 | 6
+  /** Rows, each behind its filter byte. Default: nearly none. */
+  readonly rows?: Buffer
+  /** An ICC profile. */
+  readonly profile?: Buffer
+}
+
+/** A PNG whose header says `height` × `width`, over whatever data. */
+function pngOf(height: number, width: number, { depth = 8, type = 2, rows, profile }: PngOptions = {}): Buffer {
+  const chunk = (name: string, data: Buffer) => {
+    const body = Buffer.concat([Buffer.from(name), data])
     const frame = Buffer.alloc(body.length + 8)
     frame.writeUInt32BE(data.length)
     frame.set(body, 4)
@@ -84,12 +95,13 @@ function pngOf(height: number, width: number): Buffer {
     frame.writeUInt32BE(~crc >>> 0, body.length + 4)
     return frame
   }
-  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, 8, 2, 0, 0, 0])
+  const header = Buffer.from([0, 0, 0, 0, 0, 0, 0, 0, depth, type, 0, 0, 0])
   header.writeUInt32BE(width, 0)
   header.writeUInt32BE(height, 4)
-  const data = deflateSync(Buffer.alloc(1000))
+  const data = deflateSync(rows ?? Buffer.alloc(1000))
   const magic = Buffer.from('\x89PNG\r\n\x1a\n', 'latin1')
-  return Buffer.concat([magic, chunk('IHDR', header), chunk('IDAT', data), chunk('IEND', Buffer.alloc(0))])
+  const icc = profile ? [chunk('iCCP', Buffer.concat([Buffer.from('x\0\0'), deflateSync(profile)]))] : []
+  return Buffer.concat([magic, chunk('IHDR', header), ...icc, chunk('IDAT', data), chunk('IEND', Buffer.alloc(0))])
 }
 
 test('a picture of the target size keeps its bits', async (t) => {
@@ -233,6 +245,30 @@ test('every format and colour space becomes RGB', async (t) => {
   }
 })
 
+test('16-bit colours with a profile are what they are with 8 bits', async (t) => {
+  const profileOf = async (name: string) => {
+    const file = await noise(4, 4).withIccProfile(name).png().toBuffer()
+    return (await sharp(file).metadata()).icc!
+  }
+  const row = (colour: readonly number[], bytes: 1 | 2) =>
+    Buffer.concat([
+      Buffer.of(0),
+      ...Array.from({ length: 8 }, () => colour.flatMap((v) => Array<number>(bytes).fill(v))).map(Buffer.from),
+    ])
+  const make = (depth: 8 | 16, colour: readonly number[], profile: Buffer) => {
+    const rows = Buffer.concat(Array.from({ length: 8 }, () => row(colour, depth === 8 ? 1 : 2)))
+    return pngOf(8, 8, { depth, type: colour.length === 3 ? 2 : 6, rows, profile })
+  }
+  const sRgb = await profileOf('srgb')
+  t.deepEqual(pixel(await read(make(16, [0, 200, 0], sRgb), 4), 1, 2), [0, 200, 0])
+  t.deepEqual(pixel(await read(make(16, [200, 60, 60, 255], sRgb), 8), 1, 2), [200, 60, 60])
+  const p3 = await profileOf('p3')
+  for (const colour of [teal, [...teal, 128]]) {
+    const [wide, narrow] = await Promise.all([16, 8].map((depth) => read(make(depth as 8 | 16, colour, p3), 4)))
+    near(t, pixel(wide!, 1, 2), pixel(narrow!, 1, 2), 1)
+  }
+})
+
 test('a linear TIFF of 32-bit floats becomes sRGB', async (t) => {
   const [width, height] = [4, 4]
   const tags = [
@@ -309,7 +345,10 @@ test('of an animation or a book, the first frame or page is read', async (t) => 
 
 test('SVG is drawn at the size that is wanted', async (t) => {
   const half = '<rect width="4" height="8" fill="#f00"/><rect x="4" width="4" height="8" fill="#00f"/>'
-  const sizes = ['width="8" height="8"', 'viewBox="0 0 8 8"', 'viewBox="0 0 8 8" width="7000" height="7000"']
+  const scaled = ['7000', '10mm', '210mm', '0.5in', '40cm', '50%'].map(
+    (length) => `viewBox="0 0 8 8" width="${length}" height="${length}"`,
+  )
+  const sizes = ['width="8" height="8"', 'viewBox="0 0 8 8"', ...scaled]
   for (const size of sizes) {
     const picture = await read(svg(half, size, '<?xml version="1.0"?>\n<!-- drawn -->\n'), 100, 100, { svg: true })
     t.deepEqual(pixel(picture, 50, 49), [...red], size)
