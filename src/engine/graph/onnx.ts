@@ -80,7 +80,7 @@ const encoders: { readonly [K in OperationName]?: Encoder<K> } = {
 
 /**
  * Write a graph to `FOLDER/NAME.onnx` and its large constants to `FOLDER/tensors/`, both atomically; returns the path.
- * Composites are lowered first. Errors: FAILED_PRECONDITION where the disk is full or read-only, and whatever reading
+ * Composites are lowered first; constants that lie there are written again where they were damaged. Errors: FAILED_PRECONDITION where the disk is full or read-only, and whatever reading
  * the weights throws.
  */
 export async function writeOnnx(graph: Graph, folder: string, name: string): Promise<string> {
@@ -216,8 +216,7 @@ async function encodeConstant(value: Value, folder: string): Promise<onnx.ITenso
   if (bytes.byteLength <= inlineBytes) return { ...tensor, rawData: bytes }
   const location = `${tensorFolder}/${createHash('sha256').update(bytes).digest('hex').slice(0, 40)}.bin`
   const path = join(folder, location)
-  const present = await stat(path).catch(() => undefined)
-  if (present?.size !== bytes.byteLength) await writeFileAtomic(path, bytes)
+  if (!(await holds(path, bytes))) await writeFileAtomic(path, bytes)
   return {
     ...tensor,
     dataLocation: TensorProto.DataLocation.EXTERNAL,
@@ -227,6 +226,13 @@ async function encodeConstant(value: Value, folder: string): Promise<onnx.ITenso
       { key: 'length', value: String(bytes.byteLength) },
     ],
   }
+}
+
+/** Whether a file is there and has not been damaged since it was written. */
+async function holds(path: string, bytes: Uint8Array): Promise<boolean> {
+  const present = await stat(path).catch(() => undefined)
+  if (present?.size !== bytes.byteLength) return false
+  return (await readFile(path).catch(() => undefined))?.equals(bytes) ?? false
 }
 
 /** ONNX stores numbers in little-endian order, as every platform that ONNX Runtime supports does. */

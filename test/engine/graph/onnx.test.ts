@@ -77,13 +77,15 @@ test('graphs that share weights share their files; others do not', (t) =>
     t.is((await readdir(join(folder, tensorFolder))).length, 2)
   }))
 
-test('a weight file that was cut off is written again', (t) =>
+test('a weight file that was cut off, or altered, is written again', (t) =>
   withFolder(async (folder) => {
     const path = await writeOnnx(product(70), folder, 'one')
     const whole = await run(path, { x: input(70) })
     const [file] = await readdir(join(folder, tensorFolder))
-    await writeFile(join(folder, tensorFolder, file!), Buffer.alloc(100))
-    t.deepEqual(await run(await writeOnnx(product(70), folder, 'two'), { x: input(70) }), whole)
+    for (const length of [100, 70 * 70 * 4]) {
+      await writeFile(join(folder, tensorFolder, file!), Buffer.alloc(length))
+      t.deepEqual(await run(await writeOnnx(product(70), folder, 'two'), { x: input(70) }), whole)
+    }
   }))
 
 test('a model is whole while it and its weights are there', (t) =>
