@@ -1,7 +1,9 @@
 // Bytes of a file or of a buffer, read by position and never beyond their end.
 // Follows POSIX pread(2): one open file, no cursor, short reads continued.
 
+import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { FlexitError, fileError, invalidArgument } from '../errors.js'
 
 export interface ByteSource {
@@ -13,6 +15,9 @@ export interface ByteSource {
   readInto(target: Uint8Array, position: number): void
   close(): void
 }
+
+/** Bytes that are hashed before the event loop turns. */
+const HASHED_BYTES = 2 ** 20
 
 /** The most that one call of the operating system is asked for: readSync takes less than 2 GiB. */
 const READ_BYTES = 2 ** 30
@@ -72,6 +77,19 @@ export function readBytes(source: ByteSource, position: number, length: number):
   const bytes = allocate(source, length, (count) => new Uint8Array(count))
   source.readInto(bytes, position)
   return bytes
+}
+
+/** The sha256 of all that the source holds, in lower-case hexadecimal. Errors: those of `readInto`. */
+export async function sha256Of(source: ByteSource): Promise<string> {
+  const hash = createHash('sha256')
+  const buffer = new Uint8Array(Math.min(HASHED_BYTES, source.size))
+  for (let position = 0; position < source.size; position += buffer.length) {
+    const chunk = buffer.subarray(0, source.size - position)
+    source.readInto(chunk, position)
+    hash.update(chunk)
+    await setImmediate()
+  }
+  return hash.digest('hex')
 }
 
 /** Make an array whose size a file asks for. Errors: RESOURCE_EXHAUSTED. */

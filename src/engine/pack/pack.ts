@@ -1,7 +1,6 @@
 // An open model pack: its manifest, its weights, its tokenizer.
 
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FlexitError, fileError, invalidArgument, quoted } from '../errors.js'
@@ -69,8 +68,10 @@ export class Pack {
       const bytes = await readFile(path).catch((error: unknown) => {
         throw fileError(error, path, 'read')
       })
+      const hashes = new Map([[merges, () => Promise.resolve(sha256(bytes))]])
+      for (const [file, source] of sources) hashes.set(file, () => source.sha256())
       checkDigest(path, sha256(bytes), manifest.files[merges]?.sha256)
-      const digest = await digestOf(folder, manifest, [merges, ...sources.keys()])
+      const digest = await digestOf(manifest, hashes)
       const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources, digest)
       for (const name of pack.networkNames) pack.#checkVocabulary(name)
       if (pack.networkNames.length === 0) pack.clip(manifest.clip[0]!.name) // an error, with the cure
@@ -130,16 +131,21 @@ export class Pack {
 
   /**
    * Compare the files that hold the autoencoder, the perceptual network and the given CLIP networks with the sha256 of
-   * the manifest, once for each. Errors: DATA_LOSS.
+   * the manifest, once for each that is right: the open files, which the weights are read from. Errors: DATA_LOSS.
    */
   async verify(networks: readonly string[]): Promise<void> {
     const entries = this.manifest.clip.filter((entry) => networks.includes(entry.name))
     for (const file of requiredFiles(this.manifest, entries)) {
-      const known = this.#verified.get(file)
-      const checking = known ?? checkFile(join(this.folder, file), this.manifest.files[file]?.sha256)
-      this.#verified.set(file, checking)
-      await checking
+      if (file === this.manifest.tokenizer.merges) continue // compared when it was read
+      await (this.#verified.get(file) ?? this.#check(file))
     }
+  }
+
+  #check(file: string): Promise<void> {
+    const checking = checkSource(this.#source(file), this.manifest.files[file]?.sha256)
+    this.#verified.set(file, checking)
+    checking.catch(() => this.#verified.delete(file))
+    return checking
   }
 
   #source(file: string, entry?: ClipEntry): TensorSource {
@@ -179,10 +185,10 @@ async function isPresent(folder: string, file: string, manifest: Manifest, requi
 }
 
 /** What of the manifest does not hold a file's sha256 is read for it. */
-async function digestOf(folder: string, manifest: Manifest, files: readonly string[]): Promise<string> {
+async function digestOf(manifest: Manifest, hashes: ReadonlyMap<string, () => Promise<string>>): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify(manifest))
-  for (const file of files) {
-    if (manifest.files[file]?.sha256 === undefined) hash.update(`${file} ${await sha256OfFile(join(folder, file))}`)
+  for (const [file, sha256] of hashes) {
+    if (manifest.files[file]?.sha256 === undefined) hash.update(`${file} ${await sha256()}`)
   }
   return hash.digest('hex')
 }
@@ -191,18 +197,8 @@ function sha256(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 
-async function sha256OfFile(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  try {
-    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 })) hash.update(chunk as Buffer)
-  } catch (error) {
-    throw fileError(error, path, 'read')
-  }
-  return hash.digest('hex')
-}
-
-async function checkFile(path: string, expected: string | undefined): Promise<void> {
-  if (expected !== undefined) checkDigest(path, await sha256OfFile(path), expected)
+async function checkSource(source: TensorSource, expected: string | undefined): Promise<void> {
+  if (expected !== undefined) checkDigest(source.path, await source.sha256(), expected)
 }
 
 function checkDigest(path: string, found: string, expected: string | undefined): void {

@@ -2,7 +2,7 @@
 // Follows torch/serialization.py (_load, _legacy_load), torch/_utils.py, torch/csrc/jit/serialization/pickler.cpp.
 
 import { quoted } from '../errors.js'
-import { bytesOf, damaged, openBytes, readBytes } from './byte-source.js'
+import { bytesOf, damaged, openBytes, readBytes, sha256Of } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { MAX_PICKLE_BYTES } from './pickle-input.js'
 import { PickleObject, unpickle } from './pickle.js'
@@ -151,6 +151,7 @@ function tensorSource(source: ByteSource, { value, locate }: Contents): TensorSo
       const values = readValues(source, dtype, position, span)
       return isContiguous(shape, strides) ? values : gather(values, shape, strides)
     },
+    sha256: () => sha256Of(source),
     close: () => source.close(),
   }
 }

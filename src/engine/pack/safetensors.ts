@@ -2,7 +2,7 @@
 // Follows https://github.com/huggingface/safetensors (README, "Format"), with the checks of its reference reader.
 
 import { invalidArgument, quoted } from '../errors.js'
-import { bytesOf, damaged, openBytes, readBytes } from './byte-source.js'
+import { bytesOf, damaged, openBytes, readBytes, sha256Of } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
 import { elementBytes, elementCount, readValues, tensorInfo } from './tensor-bytes.js'
 import type { StorageType, TensorInfo, TensorSource } from './tensor-source.js'
@@ -94,6 +94,7 @@ function readSafetensors(source: ByteSource): Safetensors {
       const { start, end } = tensorInfo(path, tensors, name)
       return readBytes(source, dataStart + start, end - start)
     },
+    sha256: () => sha256Of(source),
     close: () => source.close(),
   }
 }

@@ -14,5 +14,7 @@ export interface TensorSource {
   readonly tensors: ReadonlyMap<string, TensorInfo>
   /** All values of a tensor in row-major order, converted to float32. Errors: NOT_FOUND, DATA_LOSS. */
   read(name: string): Float32Array
+  /** Of the whole file: the one that `read` reads, whatever has its name by now. Errors: DATA_LOSS. */
+  sha256(): Promise<string>
   close(): void
 }

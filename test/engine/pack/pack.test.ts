@@ -1,7 +1,7 @@
 // What a pack is told apart by, and what of it is looked at before anything uses it.
 // The format of manifests is that of src/engine/pack/manifest.ts.
 
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -48,4 +48,36 @@ test.serial('a pack whose manifest has no sha256 is told apart by its files all 
   t.is(await digest(), before)
   await alter('autoencoder.safetensors')
   t.not(await digest(), before)
+})
+
+test.serial('what is compared is the file that the weights are read from, whatever replaces it', async (t) => {
+  const file = join(folder, 'autoencoder.safetensors')
+  const whole = await readFile(file)
+  const replace = async (bytes: Uint8Array) => {
+    await writeFile(`${file}.new`, bytes)
+    await rename(`${file}.new`, file)
+  }
+  const good = await Pack.open(folder)
+  await replace(whole.map((byte, i) => (i === whole.length - 2 ? byte ^ 1 : byte)))
+  const altered = await Pack.open(folder)
+  await replace(whole)
+  try {
+    await t.notThrowsAsync(good.verify(['vit']))
+    await t.throwsAsync(altered.verify(['vit']), { code: 'DATA_LOSS', message: /autoencoder\.safetensors was altered/ })
+  } finally {
+    good.close()
+    altered.close()
+  }
+})
+
+test.serial('a file that was altered and is mended in its place is looked at again', async (t) => {
+  await alter('vgg16.safetensors')
+  const pack = await Pack.open(folder)
+  try {
+    for (let i = 0; i < 2; i++) await t.throwsAsync(pack.verify([]), { code: 'DATA_LOSS', message: /vgg16/ })
+    await alter('vgg16.safetensors')
+    await t.notThrowsAsync(pack.verify([]))
+  } finally {
+    pack.close()
+  }
 })
