@@ -9,7 +9,7 @@ import { synthCommand } from './models/synth.js'
 import { verifyCommand } from './models/verify.js'
 
 const notes = `
-A pack is a folder with a pack.json, named by its path or, where it ships or was pulled, by its name.
+A pack is a folder with a pack.json, named by its path (./FOLDER) or, where it ships or was pulled, by its name.
 Packs are kept in $FLEXIT_HOME/packs (default: ~/.local/share/flexit/packs).`
 
 export function modelsCommand(): Command {

@@ -102,6 +102,22 @@ test.serial('what a pack says of itself does not steer the terminal', async (t) 
   t.true(stdout.includes('  gone\uFFFD[2J\uFFFD2J\n'), stdout)
 })
 
+test.serial('a plain name is a pack of that name, whatever folder lies here; a path is a folder', async (t) => {
+  const cwd = newFolder()
+  for (const name of ['tiny', 'other']) {
+    await mkdir(join(cwd, name))
+    await writeFile(join(cwd, name, 'pack.json'), '{}')
+  }
+  const pulled = await flexit(['models', 'pull', 'tiny'], { cwd })
+  t.regex(pulled.stderr, /tiny is ready in .*models.tiny \(nothing to download\)\n$/)
+  const path = await flexit(['models', 'verify', './tiny'], { cwd })
+  t.regex(path.stderr, /tiny.pack\.json is not a valid pack manifest/)
+  const other = await flexit(['models', 'verify', 'other'], { cwd })
+  t.regex(other.stderr, /no pack is called "other"[^]*Write \.\/other for the folder/)
+  const made = await flexit(['models', 'synth', 'tiny', '--networks', 'vit', '--to', 'random'], { cwd })
+  t.regex(made.stderr, /use it with --pack \.\/random\n$/)
+})
+
 test.serial('a pull that is stopped keeps what has arrived, and the next one goes on', async (t) => {
   const file = 'clip-vit.safetensors'
   const bytes = await readFile(join(tiny, file))

@@ -4,7 +4,7 @@
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { importPack } from '../../engine/pack/import.js'
-import { packsFolder, resolvePack } from '../../engine/pack/locations.js'
+import { packPath, packsFolder, resolvePack } from '../../engine/pack/locations.js'
 import { interruptible } from '../interruption.js'
 import { parseCount } from '../parameters.js'
 import { createProgress } from '../progress.js'
@@ -59,7 +59,7 @@ async function importFiles(name: string, options: ImportOptions, signal: AbortSi
   const files = { autoencoder, clip, trunk, linear, merges }
   const request = { ...files, name, folder, overrides, onProgress, signal, ...(manifest && { base: manifest }) }
   await importPack(request).finally(() => progress.end())
-  progress.say(`imported ${name} into ${folder}; use it with --pack ${to ?? name}`)
+  progress.say(`imported ${name} into ${folder}; use it with --pack ${to === undefined ? name : packPath(to)}`)
 }
 
 function collectNetworks(text: string, before: ImportOptions['clip'] = []): ImportOptions['clip'] {

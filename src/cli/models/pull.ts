@@ -18,7 +18,7 @@ interface PullOptions {
 export function pullCommand(): Command {
   return new Command('pull')
     .description('Download the files of a pack and check them. Files that are there and right are not fetched again.')
-    .argument('<pack>', 'name, or path of a folder with a pack.json')
+    .argument('<pack>', 'name, or path (./FOLDER) of a folder with a pack.json')
     .option('--networks <a,b>', 'CLIP networks by name (default: all that are not optional)', parseList)
     .option('--to <folder>', "the pack's own folder (default: among the installed packs)")
     .option('--quiet', 'show only errors')

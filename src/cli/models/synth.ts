@@ -3,7 +3,7 @@
 
 import { join } from 'node:path'
 import { Command } from 'commander'
-import { packsFolder } from '../../engine/pack/locations.js'
+import { packPath, packsFolder } from '../../engine/pack/locations.js'
 import { synthesisePack } from '../../engine/pack/synth.js'
 import { interruptible } from '../interruption.js'
 import { parseList, parseNumber } from '../parameters.js'
@@ -38,5 +38,5 @@ async function synth(
   const onProgress = writeProgress(progress)
   const options = { onProgress, signal, ...(seed !== undefined && { seed }), ...(networks && { networks }) }
   const { name } = await synthesisePack(pack, folder, options).finally(() => progress.end())
-  progress.say(`made ${name} in ${folder}; use it with --pack ${to ?? name}`)
+  progress.say(`made ${name} in ${folder}; use it with --pack ${to === undefined ? name : packPath(to)}`)
 }

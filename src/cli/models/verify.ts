@@ -12,7 +12,7 @@ import { fileProgress } from './file-progress.js'
 export function verifyCommand(): Command {
   return new Command('verify')
     .description('Compare the size and sha256 of every file of a pack with its manifest.')
-    .argument('<pack>', 'name, or path of a folder with a pack.json')
+    .argument('<pack>', 'name, or path (./FOLDER) of a folder with a pack.json')
     .option('--quiet', 'show no progress')
     .action(verify)
 }

@@ -51,9 +51,14 @@ function homeOr(what: 'packs' | 'cache', variable: string, fallback: string): st
   return what === 'packs' ? join(flexit, 'packs') : flexit
 }
 
-/** Whether a user's word for a pack is its folder: it has a separator, or is a folder with a pack.json. */
-export async function isPackPath(nameOrPath: string): Promise<boolean> {
-  return nameOrPath.includes('/') || nameOrPath.includes(sep) || (await exists(join(nameOrPath, manifestName)))
+/** Whether a user's word for a pack is the path of its folder: `./NAME`, not a plain name, whatever lies around. */
+export function isPackPath(nameOrPath: string): boolean {
+  return nameOrPath.includes('/') || nameOrPath.includes(sep) || nameOrPath === '.' || nameOrPath === '..'
+}
+
+/** What to call the pack in a folder that was named. */
+export function packPath(folder: string): string {
+  return isPackPath(folder) ? folder : `.${sep}${folder}`
 }
 
 /**
@@ -62,7 +67,7 @@ export async function isPackPath(nameOrPath: string): Promise<boolean> {
  * Errors: NOT_FOUND (with the names that exist), DATA_LOSS (its manifest is broken).
  */
 export async function resolvePack(nameOrPath: string): Promise<ResolvedPack> {
-  if (await isPackPath(nameOrPath)) return packIn(resolve(nameOrPath))
+  if (isPackPath(nameOrPath)) return packIn(resolve(nameOrPath))
   const installed = join(packsFolder(), nameOrPath)
   const shipped = join(shippedFolder, nameOrPath)
   if (isName(nameOrPath)) {
@@ -72,10 +77,13 @@ export async function resolvePack(nameOrPath: string): Promise<ResolvedPack> {
       return pack.missing.length === 0 ? pack : await packIn(installed, pack.manifest)
     }
   }
+  const isFolder = await exists(join(nameOrPath, manifestName))
   throw new FlexitError({
     code: 'NOT_FOUND',
     message: `no pack is called "${nameOrPath}"; there are: ${(await packNames()).join(', ')}`,
-    cure: 'Use one of these names, or the path of a folder that has a pack.json.',
+    cure: isFolder
+      ? `Write ${packPath(nameOrPath)} for the folder of this name.`
+      : 'Use one of these names, or the path of a folder that has a pack.json.',
   })
 }
 
@@ -94,7 +102,7 @@ export async function requirePack(nameOrPath: string, networks?: readonly string
   const count = weights.length === 1 ? '1 file' : `${weights.length} files`
   const absent = weights.length === 0 ? `its ${manifestName} is missing` : `${count}${bytes} missing`
   const canPull = weights.every((file) => manifest.files[file]?.sources?.length)
-  const name = (await isPackPath(nameOrPath)) ? folder : nameOrPath
+  const name = isPackPath(nameOrPath) ? folder : nameOrPath
   const pull = `npx flexit models pull ${name}${networks ? ` --networks ${networks.join(',')}` : ''}`
   throw new FlexitError({
     code: 'FAILED_PRECONDITION',

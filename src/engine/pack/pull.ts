@@ -47,7 +47,7 @@ export interface FileReport {
  * (another pull is at work there, or a file has no source).
  */
 export async function pullPack(nameOrPath: string, options: PullOptions = {}): Promise<PulledPack> {
-  const isPath = await isPackPath(nameOrPath)
+  const isPath = isPackPath(nameOrPath)
   const home = isPath ? resolve(nameOrPath) : join(packsFolder(), nameOrPath)
   const folder = options.to === undefined ? home : resolve(options.to)
   const manifest = isPath ? await readManifest(home) : await newestManifest(nameOrPath)

@@ -281,7 +281,7 @@ test('files of a pack that ships, laid there by hand, want a pull that checks th
 })
 
 test('names that are none', async (t) => {
-  for (const name of ['nosuch', '..', '', '.hidden', 'a b', 'tiny\0']) {
+  for (const name of ['nosuch', '...', '', '.hidden', 'a b', 'tiny\0']) {
     const error = await fails(t, resolvePack(name))
     t.is(error.code, 'NOT_FOUND', name)
     t.regex(error.message, /there are: .*tiny/)
