@@ -11,19 +11,20 @@ import type { ClipConfig, TensorMap, TrunkConfig, VqganConfig } from './architec
  */
 export function describeClip(tensors: TensorMap, where = 'the checkpoint'): ClipConfig {
   const shape = shapeReader(tensors, where)
+  const count = layerCounter(tensors, where)
   const text = {
     embedDim: shape('text_projection', 2)[1]!,
     contextLength: shape('positional_embedding', 2)[0]!,
     vocabularySize: shape('token_embedding.weight', 2)[0]!,
     transformerWidth: shape('ln_final.weight', 1)[0]!,
-    transformerLayers: countIndices(tensors, /^transformer\.resblocks\.(\d+)\./),
+    transformerLayers: count('transformer.resblocks'),
   }
   if (tensors.has('visual.proj')) {
     const [visionWidth, , visionPatchSize] = shape('visual.conv1.weight', 4) as [number, number, number, number]
     return {
       ...text,
       imageResolution: visionPatchSize * gridSize('visual.positional_embedding'),
-      visionLayers: countIndices(tensors, /^visual\.transformer\.resblocks\.(\d+)\./),
+      visionLayers: count('visual.transformer.resblocks'),
       visionWidth,
       visionPatchSize,
     }
@@ -31,7 +32,7 @@ export function describeClip(tensors: TensorMap, where = 'the checkpoint'): Clip
   return {
     ...text,
     imageResolution: 32 * gridSize('visual.attnpool.positional_embedding'),
-    visionLayers: [1, 2, 3, 4].map((i) => countIndices(tensors, new RegExp(`^visual\\.layer${i}\\.(\\d+)\\.`))),
+    visionLayers: [1, 2, 3, 4].map((i) => count(`visual.layer${i}`)),
     visionWidth: shape('visual.layer1.0.conv1.weight', 4)[0]!,
   }
 
@@ -60,7 +61,8 @@ export function clipHeads(
 export function describeVqgan(tensors: TensorMap, where = 'the checkpoint'): VqganConfig {
   const shape = shapeReader(tensors, where)
   const ch = shape('encoder.conv_in.weight', 4)[0]!
-  const levels = countIndices(tensors, /^encoder\.down\.(\d+)\./)
+  const count = layerCounter(tensors, where)
+  const levels = count('encoder.down')
   const chMult = Array.from({ length: levels }, (_, i) => {
     const name = `encoder.down.${i}.block.0.conv1.weight`
     const multiple = shape(name, 4)[0]! / ch
@@ -70,7 +72,7 @@ export function describeVqgan(tensors: TensorMap, where = 'the checkpoint'): Vqg
   return {
     ch,
     chMult,
-    numResBlocks: countIndices(tensors, /^encoder\.down\.0\.block\.(\d+)\./),
+    numResBlocks: count('encoder.down.0.block'),
     attnLevels: chMult.flatMap((_, i) => (tensors.has(`encoder.down.${i}.attn.0.norm.weight`) ? [i] : [])),
     zChannels: shape('decoder.conv_in.weight', 4)[1]!,
     embedDim: shape('quant_conv.weight', 4)[0]!,
@@ -130,9 +132,15 @@ function shapeReader(tensors: TensorMap, where: string) {
   }
 }
 
-/** How many different numbers the pattern's group takes in the names. */
-function countIndices(tensors: TensorMap, pattern: RegExp): number {
-  return new Set([...tensors.keys()].flatMap((name) => pattern.exec(name)?.[1] ?? [])).size
+/** Counts the different numbers behind `PREFIX.`. Errors: DATA_LOSS where there is none. */
+function layerCounter(tensors: TensorMap, where: string) {
+  return (prefix: string): number => {
+    const start = `${prefix}.`
+    const names = [...tensors.keys()].filter((name) => name.startsWith(start))
+    const count = new Set(names.flatMap((name) => /^\d+(?=\.)/.exec(name.slice(start.length))?.[0] ?? [])).size
+    if (count === 0) throw wrongCheckpoint(where, `it has no tensor "${start}0.…"`)
+    return count
+  }
 }
 
 function format(shape: readonly number[]): string {

@@ -2,15 +2,14 @@
 // Configurations come from the weights, as in openai/CLIP `build_model`; settings from a base manifest and overrides.
 
 import { createReadStream } from 'node:fs'
-import { readFile, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { extname } from 'node:path'
 import { fileError, invalidArgument } from '../errors.js'
-import { clipTensors, lpipsTensors, tapWidths, trunkTensors, vqganTensors } from './architectures.js'
-import type { ClipConfig, TensorMap, VqganConfig } from './architectures.js'
-import { openCheckpoint } from './checkpoint.js'
-import { checkTensors, clipHeads, describeClip, describeTrunk, describeVqgan, wrongCheckpoint } from './describe.js'
+import type { ClipConfig } from './architectures.js'
+import { checkAutoencoder, checkHeads, checkLinear, checkMerges, withCheckpoint } from './check.js'
+import { wholeClip, wholeTrunk, wholeVqgan } from './check.js'
+import { wrongCheckpoint } from './describe.js'
 import { manifestSchema, type ClipEntry, type Manifest } from './manifest.js'
-import { Tokenizer } from './tokenizer.js'
 import { writePack, type NewFile, type WriteOptions } from './write-pack.js'
 
 /** A CLIP checkpoint; what is left out comes from the base's network of the same name, or is OpenAI's. */
@@ -54,15 +53,11 @@ export async function importPack(request: PackImport): Promise<Manifest> {
   if (!image)
     throw invalidArgument('image', 'the size of the pictures is not given', 'Name a base pack, or set a size.')
 
-  const autoencoder = await inspect(request.autoencoder, describeVqgan, vqganTensors)
+  const autoencoder = await withCheckpoint(request.autoencoder, wholeVqgan)
   const clips: ClipConfig[] = []
-  for (const { path } of request.clip) clips.push(await inspect(path, describeClip, clipTensors))
-  const trunk = await inspect(request.trunk, describeTrunk, trunkTensors)
-  await inspect(
-    request.linear,
-    () => tapWidths(trunk),
-    (widths) => lpipsTensors(widths),
-  )
+  for (const { path } of request.clip) clips.push(await withCheckpoint(path, wholeClip))
+  const trunk = await withCheckpoint(request.trunk, (source) => wholeTrunk(source))
+  await withCheckpoint(request.linear, (source) => checkLinear(source, trunk))
 
   const entries = request.clip.map((clip) => clipEntry(clip, base))
   const manifest = {
@@ -106,22 +101,6 @@ export async function importPack(request: PackImport): Promise<Manifest> {
   return writePack(request.folder, checked, files, request)
 }
 
-/** What a checkpoint is, having checked that it holds all that such a network has. */
-async function inspect<T>(
-  path: string,
-  describe: (tensors: TensorMap, where: string) => T,
-  required: (config: T) => TensorMap,
-): Promise<T> {
-  const source = await openCheckpoint(path)
-  try {
-    const config = describe(source.tensors, path)
-    checkTensors(source.tensors, required(config), path)
-    return config
-  } finally {
-    source.close()
-  }
-}
-
 function clipEntry({ path, ...settings }: ClipImport, base: Manifest | undefined) {
   const known = base?.clip.find((entry) => entry.name === settings.name)
   return { ...known, optional: false, ...settings, weights: `clip-${settings.name}${extension(path)}` }
@@ -150,42 +129,6 @@ function checkSettings(settings: object): Omit<Manifest, 'files'> {
   const twice = names.find((name, i) => names.indexOf(name) < i)
   if (twice !== undefined) throw invalidArgument('clip', `two networks are named "${twice}"`, 'Give each its own name.')
   return parsed.data
-}
-
-function checkAutoencoder({ image, autoencoder }: Omit<Manifest, 'files'>, { ch, chMult }: VqganConfig): void {
-  const factor = 2 ** (chMult.length - 1)
-  if (image.size % factor !== 0) {
-    throw invalidArgument('image', `a picture of ${image.size} pixels cannot be halved to 1/${factor} of its size`)
-  }
-  if (ch % autoencoder.normGroups !== 0) {
-    throw invalidArgument(
-      'normGroups',
-      `${autoencoder.normGroups} groups do not divide the autoencoder's ${ch} channels`,
-      'State the number of groups of its GroupNorm layers.',
-    )
-  }
-}
-
-function checkHeads(entry: Pick<ClipEntry, 'name' | 'heads'>, config: ClipConfig): void {
-  const heads = clipHeads(config, entry.heads)
-  const imageWidth = typeof config.visionLayers === 'number' ? config.visionWidth : config.visionWidth * 32
-  const fits = (count: number, width: number) =>
-    width % count === 0 && (entry.heads !== undefined || width === count * 64)
-  if (fits(heads.image, imageWidth) && fits(heads.text, config.transformerWidth)) return
-  throw invalidArgument(
-    'heads',
-    `the towers of "${entry.name}" are ${imageWidth} (image) and ${config.transformerWidth} (text) wide, ` +
-      (entry.heads ? `not divisible by ${heads.image} and ${heads.text} heads` : 'no multiples of 64'),
-    'State how many attention heads each tower has.',
-  )
-}
-
-/** A list that does not fit the vocabulary is an error of the tokenizer's. */
-async function checkMerges(path: string, vocabularySize: number): Promise<void> {
-  const bytes = await readFile(path).catch((error: unknown) => {
-    throw fileError(error, path, 'read')
-  })
-  Tokenizer.fromMerges(bytes, vocabularySize, path)
 }
 
 async function localFile(name: string, path: string): Promise<NewFile> {

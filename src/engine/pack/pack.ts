@@ -6,9 +6,10 @@ import { join } from 'node:path'
 import { FlexitError, fileError, invalidArgument, quoted } from '../errors.js'
 import { Weights } from '../networks/weights.js'
 import type { ClipConfig } from './architectures.js'
+import { checkAutoencoder, checkHeads, checkLinear, wholeClip, wholeTrunk, wholeVqgan } from './check.js'
 import { openCheckpoint } from './checkpoint.js'
-import { clipHeads, describeClip } from './describe.js'
-import { type ClipEntry, type Manifest, readManifest, requiredFiles } from './manifest.js'
+import { clipHeads } from './describe.js'
+import { type ClipEntry, type Manifest, manifestName, readManifest, requiredFiles } from './manifest.js'
 import type { TensorSource } from './tensor-source.js'
 import { Tokenizer } from './tokenizer.js'
 
@@ -50,8 +51,8 @@ export class Pack {
 
   /**
    * Open a pack's folder. CLIP networks whose files are absent are left out. Errors: NOT_FOUND; FAILED_PRECONDITION (no
-   * CLIP network is there); DATA_LOSS (a file of the wrong size, a manifest or weight file that is not valid, sizes that do
-   * not belong together).
+   * CLIP network is there); DATA_LOSS (a file of the wrong size, a manifest or weight file that is not valid, a network that
+   * lacks a tensor, sizes and settings that do not belong together).
    */
   static async open(folder: string): Promise<Pack> {
     const manifest = await readManifest(folder)
@@ -73,6 +74,7 @@ export class Pack {
       checkDigest(path, sha256(bytes), manifest.files[merges]?.sha256)
       const digest = await digestOf(manifest, hashes)
       const pack = new Pack(folder, manifest, Tokenizer.fromMerges(bytes, vocabularySize, path), sources, digest)
+      pack.#checkImageNetworks()
       for (const name of pack.networkNames) pack.#checkVocabulary(name)
       if (pack.networkNames.length === 0) pack.clip(manifest.clip[0]!.name) // an error, with the cure
       return pack
@@ -124,7 +126,8 @@ export class Pack {
       )
     }
     const source = this.#source(entry.weights, entry)
-    const config = describeClip(source.tensors, source.path)
+    const config = wholeClip(source)
+    this.#settings(() => checkHeads(entry, config))
     const { mean, std, heads } = entry
     return { name, index, weights: new Weights(source), mean, std, config, heads: clipHeads(config, heads) }
   }
@@ -156,6 +159,28 @@ export class Pack {
       message: `the weights of ${entry?.name ?? file} (${file}) are not in ${this.folder}`,
       cure: `Run \`npx flexit models pull ${this.manifest.name}${entry === undefined ? '' : ` --networks ${entry.name}`}\`.`,
     })
+  }
+
+  #checkImageNetworks(): void {
+    const { autoencoder, perceptual } = this.manifest
+    const config = wholeVqgan(this.#source(autoencoder.weights))
+    this.#settings(() => checkAutoencoder(this.manifest, config))
+    checkLinear(this.#source(perceptual.linear), wholeTrunk(this.#source(perceptual.weights), perceptual.trunk))
+  }
+
+  /** A setting that would be a wrong argument of an import is damage of a manifest that is there. */
+  #settings(check: () => void): void {
+    try {
+      check()
+    } catch (error) {
+      if (!(error instanceof FlexitError)) throw error
+      throw new FlexitError({
+        code: 'DATA_LOSS',
+        message: `${join(this.folder, manifestName)} does not fit the networks: ${error.message}`,
+        cure: 'Restore the file, or build the pack again with `flexit models import`.',
+        cause: error,
+      })
+    }
   }
 
   #checkVocabulary(network: string): void {

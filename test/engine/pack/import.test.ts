@@ -9,7 +9,7 @@ import test, { type ExecutionContext } from 'ava'
 import { FlexitError } from '../../../src/engine/errors.js'
 import { importPack, type PackImport } from '../../../src/engine/pack/import.js'
 import { readManifest } from '../../../src/engine/pack/manifest.js'
-import { openSafetensors, serialiseSafetensors, type TensorData } from '../../../src/engine/pack/safetensors.js'
+import { altered, zeros } from './altered.js'
 
 const TINY = 'models/tiny'
 
@@ -54,21 +54,6 @@ async function scene(t: ExecutionContext): Promise<Scene> {
       return error
     },
   }
-}
-
-/** A copy of a weight file with its tensors changed. */
-function altered(source: string, path: string, change: (tensors: Map<string, TensorData>) => void): string {
-  const file = openSafetensors(source)
-  const tensors = new Map<string, TensorData>()
-  for (const [name, info] of file.tensors) tensors.set(name, { ...info, name, data: file.raw(name) })
-  file.close()
-  change(tensors)
-  writeFileSync(path, Buffer.concat(serialiseSafetensors([...tensors.values()])))
-  return path
-}
-
-function zeros(name: string, shape: number[]): TensorData {
-  return { name, dtype: 'F32', shape, data: new Float32Array(shape.reduce((a, b) => a * b, 1)) }
 }
 
 test('a pack is built from local files, with the settings of its base', async (t) => {
@@ -149,6 +134,23 @@ test('a checkpoint that lacks a tensor, or has it in another shape, is refused b
   t.regex(error.message, /"lin4\.model\.1\.weight" has shape \[1, 512, 1, 1\], expected \[1, 128, 1, 1\]/)
 })
 
+test('a network without a layer, or with one missing between others, is refused', async (t) => {
+  const { request, from, refused } = await scene(t)
+  const path = join(from, 'bad.safetensors')
+  const without = async (pattern: RegExp) => {
+    altered(request.clip[0]!.path, path, (tensors) => {
+      for (const name of [...tensors.keys()]) if (pattern.test(name)) tensors.delete(name)
+    })
+    return (await refused({ clip: [{ ...request.clip[0]!, path }] })).message
+  }
+  t.regex(await without(/^transformer\./), /it has no tensor "transformer\.resblocks\.0\.…"/)
+  t.regex(await without(/^visual\.transformer\.resblocks\.1\./), /"visual\.transformer\.resblocks\.1\..*is missing/)
+  altered(request.autoencoder, path, (tensors) => {
+    for (const name of [...tensors.keys()]) if (name.startsWith('encoder.down.')) tensors.delete(name)
+  })
+  t.regex((await refused({ autoencoder: path })).message, /it has no tensor "encoder\.down\.0\.…"/)
+})
+
 test('files in each other’s place, and files that are none, are refused', async (t) => {
   const { request, from, refused } = await scene(t)
   t.regex((await refused({ autoencoder: request.trunk })).message, /vgg16\.safetensors.*"encoder\.conv_in\.weight"/)
@@ -188,6 +190,7 @@ test('settings that cannot be are refused, naming the setting', async (t) => {
   t.is(await field({ clip: [request.clip[0]!, request.clip[0]!] }), 'clip')
   t.is(await field({ clip: [{ ...request.clip[0]!, name: '../vit' }] }), 'clip.0.name')
   t.is(await field({ overrides: { image: { size: 60, background: 'white' } } }), 'image')
+  t.is(await field({ overrides: { image: { size: 8, background: 'white' } } }), 'image')
   t.is(await field({ overrides: { image: { size: 0, background: 'white' } } }), 'image.size')
   t.is(await field({ overrides: { normGroups: 32 } }), 'normGroups')
   t.is(await field({ overrides: { defaults: { steps: 0.5 } } }), 'defaults.steps')

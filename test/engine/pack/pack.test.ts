@@ -6,8 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
 import { FlexitError } from '../../../src/engine/errors.js'
+import type { Manifest } from '../../../src/engine/pack/manifest.js'
 import { Pack } from '../../../src/engine/pack/pack.js'
+import type { TensorData } from '../../../src/engine/pack/safetensors.js'
 import { tinyPack } from '../../support/edits.js'
+import { altered, zeros } from './altered.js'
 
 let folder: string
 
@@ -25,6 +28,13 @@ async function alter(file: string): Promise<void> {
   await writeFile(join(folder, file), bytes)
 }
 
+async function changeManifest(change: (manifest: Manifest) => void): Promise<void> {
+  const path = join(folder, 'pack.json')
+  const manifest = JSON.parse(await readFile(path, 'utf8')) as Manifest
+  change(manifest)
+  await writeFile(path, JSON.stringify(manifest))
+}
+
 async function digest(): Promise<string> {
   const pack = await Pack.open(folder)
   pack.close()
@@ -39,10 +49,9 @@ test.serial('merges that were altered are refused at once', async (t) => {
 
 test.serial('a pack whose manifest has no sha256 is told apart by its files all the same', async (t) => {
   const shipped = await digest()
-  const path = join(folder, 'pack.json')
-  const manifest = JSON.parse(await readFile(path, 'utf8')) as { files: Record<string, object> }
-  const files = Object.keys(manifest.files).map((name) => [name, {}])
-  await writeFile(path, JSON.stringify({ ...manifest, files: Object.fromEntries(files) as object }))
+  await changeManifest(({ files }) => {
+    for (const name of Object.keys(files)) files[name] = {}
+  })
   const before = await digest()
   t.not(before, shipped)
   t.is(await digest(), before)
@@ -81,3 +90,47 @@ test.serial('a file that was altered and is mended in its place is looked at aga
     pack.close()
   }
 })
+
+const misfits: readonly (readonly [title: string, change: (manifest: Manifest) => void, message: RegExp])[] = [
+  ['image heads', ({ clip }) => (clip[0]!.heads = { image: 5, text: 4 }), /not divisible by 5 and 4 heads/],
+  ['text heads', ({ clip }) => (clip[1]!.heads = { image: 4, text: 3 }), /not divisible by 4 and 3 heads/],
+  ['groups', ({ autoencoder }) => (autoencoder.normGroups = 7), /7 groups do not divide/],
+  ['a size that cannot be halved', ({ image }) => (image.size = 60), /60 pixels cannot be halved/],
+  ['a size too small for LPIPS', ({ image }) => (image.size = 8), /8 pixels is smaller than the 16 of vgg16/],
+]
+
+for (const [title, change, message] of misfits) {
+  test.serial(`a manifest that does not fit its networks is refused: ${title}`, async (t) => {
+    await changeManifest(change)
+    const error = await t.throwsAsync(Pack.open(folder), { instanceOf: FlexitError, code: 'DATA_LOSS', message })
+    t.true(error.message.startsWith(join(folder, 'pack.json')))
+    t.regex(error.cure!, /models import/)
+  })
+}
+
+const without = (pattern: RegExp) => (tensors: Map<string, TensorData>) => {
+  for (const name of [...tensors.keys()]) if (pattern.test(name)) tensors.delete(name)
+}
+
+const lacking: readonly (readonly [
+  file: string,
+  change: (tensors: Map<string, TensorData>) => void,
+  message: RegExp,
+])[] = [
+  ['clip-vit', without(/^visual\.transformer\.resblocks\.1\./), /"visual\.transformer\.resblocks\.1\..* is missing/],
+  ['clip-vit', without(/^transformer\./), /no tensor "transformer\.resblocks\.0\.…"/],
+  ['clip-vit', (tensors) => tensors.set('visual.proj', zeros('visual.proj', [128, 64])), /"visual\.proj" has shape/],
+  ['autoencoder', without(/^decoder\.up\.1\.block\.1\./), /"decoder\.up\.1\.block\.1\..* is missing/],
+  ['vgg16', without(/^features\.28\.bias/), /"features\.28\.bias" \[128\] is missing/],
+  ['lpips', without(/^lin4/), /"lin4\.model\.1\.weight" .* is missing/],
+]
+
+for (const [name, change, message] of lacking) {
+  test.serial(`a network that is not whole is refused: ${name}, ${message.source}`, async (t) => {
+    const path = join(folder, `${name}.safetensors`)
+    altered(path, path, change)
+    await changeManifest(({ files }) => (files[`${name}.safetensors`] = {}))
+    const error = await t.throwsAsync(Pack.open(folder), { instanceOf: FlexitError, code: 'DATA_LOSS', message })
+    t.true(error.message.includes(path))
+  })
+}
