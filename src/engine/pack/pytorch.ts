@@ -161,24 +161,29 @@ function stateDict(value: unknown): unknown {
   return value instanceof Map && value.has('state_dict') ? value.get('state_dict') : value
 }
 
-/** All tensors in nested dicts and module objects, by path. Objects may share parts, so visits are counted. */
+/**
+ * All tensors in nested dicts and module objects, by path. Objects may share parts, so what is looked at is counted, also
+ * where its key is no part of a name.
+ */
 function collect(path: string, root: unknown): Map<string, TorchTensor> {
   const found = new Map<string, TorchTensor>()
   let nodes = 0
   let names = 0
+  const tooDeep = (name: string) => damaged(path, `the checkpoint is nested too deeply, at ${quoted(name)}`)
   const visit = (value: unknown, name: string, depth: number): void => {
     names += name.length
-    if (++nodes > MAX_NODES || depth > MAX_DEPTH || name.length > MAX_NAME_LENGTH || names > MAX_NAMES_LENGTH)
-      throw damaged(path, `the checkpoint is nested too deeply, at ${quoted(name)}`)
+    if (depth > MAX_DEPTH || name.length > MAX_NAME_LENGTH || names > MAX_NAMES_LENGTH) throw tooDeep(name)
     if (value instanceof TorchTensor && name !== '') {
       if (found.has(name)) throw damaged(path, `two tensors have the name ${quoted(name)}`)
       found.set(name, value)
     }
     const children = value instanceof PickleObject ? value.state : value
     if (!(children instanceof Map)) return
-    for (const [key, child] of children as Map<unknown, unknown>)
+    for (const [key, child] of children as Map<unknown, unknown>) {
+      if (++nodes > MAX_NODES) throw tooDeep(name)
       if (typeof key === 'string' || typeof key === 'number')
         visit(child, name === '' ? String(key) : `${name}.${key}`, depth + 1)
+    }
   }
   visit(root, '', 0)
   return found

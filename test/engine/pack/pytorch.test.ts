@@ -269,6 +269,8 @@ const w = tensor(ints(1), ints(1))
 /** A dict that holds the one before twice, forty times over. */
 const doubled = join(w, 'q\x000', ...Array.from({ length: 40 }, () => join('}(', text('a'), 'h\x00', text('b'), 'h\x00uq\x000')), 'h\x00') // prettier-ignore
 const orderedDict = global('collections', 'OrderedDict')
+/** A dict whose keys are no names, under as many names as it has keys. */
+const nameless = legacy(join(w, 'q\x000}(', ...Array.from({ length: 1500 }, (_, i) => join(tuple(int(i)), 'N')), 'uq\x010}(', ...Array.from({ length: 1500 }, (_, i) => join(int(i), 'h\x01')), text('w'), 'h\x00u')) // prettier-ignore
 const pairs = join('(', ...Array.from({ length: 2000 }, (_, i) => tuple(int(i), 'N')), 'lq\x000')
 
 const odd: [title: string, bytes: Buffer, message: RegExp][] = [
@@ -278,6 +280,7 @@ const odd: [title: string, bytes: Buffer, message: RegExp][] = [
   ['two tensors of one name', state(text('a.b'), w, text('a'), dict(text('b'), w)), /two tensors have the name "a\.b"/],
   ['a dict that holds itself', legacy(join('}q\x00', text('a'), 'h\x00s', text('w'), w, 's')), /nested too deeply/],
   ['a dict of a million paths', legacy(doubled), /nested too deeply/],
+  ['a dict of a million keys that are no names', nameless, /nested too deeply/],
   ['names that are longer than the file by far', legacy(join(w, 'q\x000}(', ...Array.from({ length: 200 }, (_, i) => join(int(i), 'h\x00')), 'uq\x000}(', ...Array.from({ length: 200 }, (_, i) => join(int(i), 'h\x00')), 'uq\x000}', text('x'.repeat(900)), 'h\x00s')), /nested too deeply, at/], // prettier-ignore
   ['a name that goes on and on', state(text('x'.repeat(2000)), w), /nested too deeply, at "x{120}…"/],
   ['a dict made of a number', legacy(call(orderedDict, int(1))), /no list of pairs/],
