@@ -3,13 +3,15 @@
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { open, readdir, rm, stat } from 'node:fs/promises'
+import { open, readdir, rm, rmdir, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { FlexitError, fileError, systemErrorCode } from '../errors.js'
 import { makeFolder, writeFileAtomic } from '../files.js'
+import { checkContent } from './check.js'
 import { type DownloadOptions, type Progress, downloadFile } from './download.js'
 import { absentFiles, isPackPath, packsFolder, resolvePack, selectNetworks, shippedFolder } from './locations.js'
 import { type Manifest, type PackFile, manifestName, readManifest, requiredFiles } from './manifest.js'
+import { checkFolder, lockPattern } from './write-pack.js'
 
 export interface PullOptions extends Pick<
   DownloadOptions,
@@ -43,39 +45,73 @@ export interface FileReport {
 
 /**
  * Download a pack's missing or wrong files, one after the other, into its folder; what an earlier pull has begun is gone
- * on with. Errors: those of `resolvePack` and `downloadFile`; INVALID_ARGUMENT (no such network); FAILED_PRECONDITION
- * (another pull is at work there, or a file has no source).
+ * on with. A file whose sha256 nobody has stated must hold the network that the pack takes it for. Errors: those of
+ * `resolvePack` and `downloadFile`; INVALID_ARGUMENT (no such network); DATA_LOSS (another network, or none);
+ * FAILED_PRECONDITION (another pull is at work there, `to` holds something else, or a file has no source).
  */
 export async function pullPack(nameOrPath: string, options: PullOptions = {}): Promise<PulledPack> {
   const isPath = isPackPath(nameOrPath)
   const home = isPath ? resolve(nameOrPath) : join(packsFolder(), nameOrPath)
   const folder = options.to === undefined ? home : resolve(options.to)
-  const manifest = isPath ? await readManifest(home) : await newestManifest(nameOrPath)
+  const shippedHome = join(shippedFolder, nameOrPath)
+  const shipped = isPath ? undefined : await readManifest(shippedHome).catch(() => undefined)
+  const manifest = isPath ? await readManifest(home) : await newestManifest(nameOrPath, shipped)
   const required = [...new Set(requiredFiles(manifest, selectNetworks(manifest, options.networks)))]
-  const shipped = join(shippedFolder, nameOrPath)
-  const isThere = !isPath && folder === home && (await absentFiles(shipped, required)).length === 0
-  if (isThere) return { folder: shipped, manifest, downloaded: [] }
+  const ships = !isPath && folder === home && (await absentFiles(shippedHome, required)).length === 0
+  if (ships) return { folder: shippedHome, manifest, downloaded: [] }
 
+  if (options.to !== undefined) await checkFolder(folder, manifest.name, Object.keys(manifest.files))
+  const isNew = !(await isThere(folder))
   const release = await lock(folder)
   try {
-    const files = { ...manifest.files }
-    const downloaded: string[] = []
-    for (const file of required) {
-      const entry = manifest.files[file]!
-      const report = await inspect(folder, file, entry, true, options.onProgress, options.signal)
-      let { bytes, sha256 } = report
-      if (report.state === 'missing' || report.state === 'wrong') {
-        ;({ bytes, sha256 } = await fetchFile(manifest.name, folder, file, entry, options))
-        downloaded.push(file)
-      }
-      files[file] = { ...entry, bytes, sha256 }
-    }
-    const found = { ...manifest, files }
-    await writeFileAtomic(join(folder, manifestName), `${JSON.stringify(found, undefined, 2)}\n`)
-    return { folder, manifest: found, downloaded }
+    return await complete(folder, { manifest, path: join(home, manifestName), shipped, required }, options)
   } finally {
     await release()
+    // Fails where anything has arrived, as it should.
+    if (isNew) await rmdir(folder).catch(() => undefined)
   }
+}
+
+interface Wanted {
+  readonly manifest: Manifest
+  /** Where it was found. */
+  readonly path: string
+  /** The one that ships under the name that was given. */
+  readonly shipped: Manifest | undefined
+  /** Files. */
+  readonly required: readonly string[]
+}
+
+/** Fetch what is not there, or wrong, then write the manifest. */
+async function complete(folder: string, wanted: Wanted, options: PullOptions): Promise<PulledPack> {
+  const { manifest, required } = wanted
+  const files = { ...manifest.files }
+  const downloaded: string[] = []
+  for (const file of required) {
+    const entry = manifest.files[file]!
+    const report = await inspect(folder, file, entry, true, options.onProgress, options.signal)
+    const isFetched = report.state === 'missing' || report.state === 'wrong'
+    const { bytes, sha256 } = isFetched ? await fetchFile(folder, file, wanted, options) : report
+    if (entry.sha256 === undefined && entry.sha256Prefix === undefined) {
+      await checkContent(folder, file, manifest).catch(async (error: unknown) => {
+        // The next pull is to fetch it again; a file that somebody laid there is theirs.
+        if (isFetched) await rm(join(folder, file), { force: true })
+        throw error
+      })
+    }
+    if (isFetched) downloaded.push(file)
+    files[file] = { ...entry, bytes, sha256 }
+  }
+  const found = { ...manifest, files }
+  await writeFileAtomic(join(folder, manifestName), `${JSON.stringify(found, undefined, 2)}\n`)
+  return { folder, manifest: found, downloaded }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return stat(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Check each file that the manifest in `folder` lists. Errors: NOT_FOUND or DATA_LOSS (the manifest). */
@@ -90,9 +126,8 @@ export async function verifyPack(folder: string, onProgress?: (progress: Progres
 }
 
 /** What ships may be newer than what is installed; it takes over the hashes that an earlier pull has found. */
-async function newestManifest(name: string): Promise<Manifest> {
+async function newestManifest(name: string, shipped: Manifest | undefined): Promise<Manifest> {
   const installed = await readManifest(join(packsFolder(), name)).catch(() => undefined)
-  const shipped = await readManifest(join(shippedFolder, name)).catch(() => undefined)
   if (!shipped) return (await resolvePack(name)).manifest
   const files = Object.entries(shipped.files).map(([file, entry]) => {
     const known = installed?.files[file]
@@ -102,16 +137,27 @@ async function newestManifest(name: string): Promise<Manifest> {
   return { ...shipped, files: Object.fromEntries(files) }
 }
 
-async function fetchFile(pack: string, folder: string, file: string, entry: PackFile, options: PullOptions) {
-  const { sources, ...known } = entry
+async function fetchFile(folder: string, file: string, { manifest, path, shipped }: Wanted, options: PullOptions) {
+  const { sources, ...known } = manifest.files[file]!
   if (sources !== undefined && sources.length > 0) {
-    return downloadFile({ ...options, ...known, sources, path: join(folder, file) })
+    const isNoted = known.sha256 !== undefined && shipped?.files[file]?.sha256 === undefined
+    return downloadFile({ ...options, ...known, sources, path: join(folder, file) }).catch((error: unknown) => {
+      throw isNoted ? notedError(error, file, path) : error
+    })
   }
   throw new FlexitError({
     code: 'FAILED_PRECONDITION',
-    message: `pack ${pack} names no source for ${file}`,
+    message: `pack ${manifest.name} names no source for ${file}`,
     cure: `Copy ${file} by hand into ${folder}.`,
   })
+}
+
+/** The error of a file that is refused for a sha256 that perhaps only an earlier pull has stated, in the manifest `path`. */
+function notedError(error: unknown, file: string, path: string): unknown {
+  if (!(error instanceof FlexitError) || error.code !== 'DATA_LOSS') return error
+  const { code, message } = error
+  const cure = `If it is the right file, and an earlier pull noted its sha256, delete bytes and sha256 of ${file} from ${path}.`
+  return new FlexitError({ code, message, cure, cause: error })
 }
 
 async function inspect(
@@ -163,7 +209,8 @@ async function lock(folder: string): Promise<() => Promise<void>> {
   const own = join(folder, lockName(process.pid))
   const release = async () => {
     pulling.delete(folder)
-    await rm(own, { force: true })
+    // One that stays is removed by a later pull, and must not hide why this one failed.
+    await rm(own, { force: true }).catch(() => undefined)
   }
   try {
     await makeFolder(folder)
@@ -171,7 +218,7 @@ async function lock(folder: string): Promise<() => Promise<void>> {
     await rm(own, { force: true })
     await (await open(own, 'wx')).close()
     for (const name of await readdir(folder)) {
-      const pid = Number(/^\.pull-(\d+)\.lock$/.exec(name)?.[1] ?? process.pid)
+      const pid = Number(lockPattern.exec(name)?.[1] ?? process.pid)
       if (pid === process.pid) continue
       if (isAlive(pid)) throw busy(folder, pid)
       await rm(join(folder, name), { force: true })

@@ -8,6 +8,9 @@ import { FlexitError, fileError, quoted, systemErrorCode } from '../errors.js'
 import { writeFileAtomic } from '../files.js'
 import { type Manifest, type PackFile, manifestName, parseManifest, readManifest } from './manifest.js'
 
+/** Files by which a pull keeps others away. */
+export const lockPattern = /^\.pull-(\d+)\.lock$/
+
 export interface WriteProgress {
   /** The file that is being written, as the manifest names it. */
   readonly file: string
@@ -71,8 +74,11 @@ function checkSignal(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new FlexitError({ code: 'CANCELLED', message: 'no pack was made' })
 }
 
-/** Nothing that is not of this pack is overwritten, or has a pack put beside it. */
-async function checkFolder(folder: string, name: string, files: readonly string[]): Promise<void> {
+/**
+ * Check that a folder holds nothing but the pack of this name, or what earlier tries of it have left: nothing else is
+ * overwritten, or has a pack put beside it. Errors: FAILED_PRECONDITION, and those of reading the folder.
+ */
+export async function checkFolder(folder: string, name: string, files: readonly string[]): Promise<void> {
   const there = await readdir(folder).catch((error: unknown): string[] => {
     if (systemErrorCode(error) === 'ENOENT') return []
     throw fileError(error, folder, 'read')
@@ -81,8 +87,9 @@ async function checkFolder(folder: string, name: string, files: readonly string[
   if (before?.name === name) return
   // What an earlier try left is of this pack too, but not a manifest, which is another's.
   const own = new Set(files.map((file) => file.split('/')[0]!))
-  const temporary = /^(.*)\.[0-9a-f]{12}\.tmp$/
-  const isOwn = (entry: string) => own.has(entry) || [...own, manifestName].includes(temporary.exec(entry)?.[1] ?? '')
+  const unfinished = /^(.*)\.(?:[0-9a-f]{12}\.tmp|part|part\.json)$/
+  const isOwn = (entry: string) =>
+    own.has(entry) || [...own, manifestName].includes(unfinished.exec(entry)?.[1] ?? '') || lockPattern.test(entry)
   const other = there.find((entry) => !isOwn(entry))
   if (other === undefined) return
   throw new FlexitError({

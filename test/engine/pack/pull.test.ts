@@ -30,17 +30,18 @@ test.after.always(() => rm(temporary, { recursive: true, force: true }))
 
 const names = ['vqgan.bin', 'rn.bin', 'vit.bin', 'vgg.bin', 'lpips.bin', 'merges.txt']
 const required = names.filter((name) => name !== 'vit.bin')
-const contents = new Map(names.map((name) => [name, randomBytes(2000 + name.length)]))
+const contents = new Map<string, Buffer>(names.map((name) => [name, randomBytes(2000 + name.length)]))
 const hash = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 const hashOf = (name: string) => hash(contents.get(name)!)
 
 async function serve(t: ExecutionContext) {
   const requests: string[] = []
   const broken = new Set<string>()
+  const served = new Map(contents)
   const server = createServer((request, response) => {
     const name = (request.url ?? '').slice(1)
     requests.push(name)
-    const body = broken.has(name) ? undefined : contents.get(name)
+    const body = broken.has(name) ? undefined : served.get(name)
     if (body) response.end(body)
     else response.writeHead(404).end()
   })
@@ -49,10 +50,15 @@ async function serve(t: ExecutionContext) {
     server.closeAllConnections()
     server.close()
   })
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, broken }
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, requests, broken, served }
 }
 
 type Entry = Record<string, unknown>
+
+/** What a manifest says of a file: where it is, and how its sha256 begins, so that random bytes are right. */
+const at =
+  (url: string) =>
+  (name: string): Entry => ({ sources: [`${url}/${name}`], sha256Prefix: hashOf(name).slice(0, 8) })
 
 /** The folder of a new pack that has only its manifest. */
 async function makePack(files: (name: string) => Entry, folder?: string): Promise<string> {
@@ -84,7 +90,7 @@ const fails = (t: ExecutionContext, promise: Promise<unknown>) =>
 
 test('a pull fetches what is needed and records what it found', async (t) => {
   const { url, requests } = await serve(t)
-  const pack = await makePack((name) => ({ sources: [`${url}/${name}`] }))
+  const pack = await makePack(at(url))
   const to = await newFolder()
   const seen: Progress[] = []
   const pulled = await pullPack(pack, { to, retryDelayMs: 1, onProgress: (progress) => void seen.push(progress) })
@@ -95,10 +101,10 @@ test('a pull fetches what is needed and records what it found', async (t) => {
   t.deepEqual(manifest, pulled.manifest)
   for (const name of required) {
     t.deepEqual(await readFile(join(to, name)), contents.get(name))
-    const entry = { sources: [`${url}/${name}`], bytes: contents.get(name)!.length, sha256: hashOf(name) }
+    const entry = { ...at(url)(name), bytes: contents.get(name)!.length, sha256: hashOf(name) }
     t.deepEqual(manifest.files[name], entry)
   }
-  t.deepEqual(manifest.files['vit.bin'], { sources: [`${url}/vit.bin`] })
+  t.deepEqual(manifest.files['vit.bin'], at(url)('vit.bin'))
   t.deepEqual([...new Set(seen.map(({ file }) => file))], required)
 
   t.deepEqual((await pullPack(pack, { to })).downloaded, [], 'a second pull has nothing to do')
@@ -108,7 +114,7 @@ test('a pull fetches what is needed and records what it found', async (t) => {
 
 test('a pull that fails leaves no pack.json, and the next one goes on', async (t) => {
   const { url, requests, broken } = await serve(t)
-  const pack = await makePack((name) => ({ sources: [`${url}/${name}`] }))
+  const pack = await makePack(at(url))
   const to = await newFolder()
   broken.add('vgg.bin')
   const error = await fails(t, pullPack(pack, { to }))
@@ -135,7 +141,83 @@ test('bytes that are not what the manifest says are refused', async (t) => {
   const pack = await makePack((name) => ({ sources: [`${url}/${name}`], sha256Prefix: 'deadbeef' }))
   const to = await newFolder()
   t.is((await fails(t, pullPack(pack, { to }))).code, 'DATA_LOSS')
-  t.deepEqual(await readdir(to), [])
+  t.false(existsSync(to), 'an empty folder is left')
+})
+
+/** A pack whose manifest states no sha256, with the shipped pack's files at `url`. */
+async function makeUnstated(url: string): Promise<string> {
+  const folder = await mkdtemp(join(temporary, 'unstated-'))
+  const shipped = await readManifest(join(shippedFolder, 'tiny'))
+  const files = Object.fromEntries(Object.keys(shipped.files).map((name) => [name, { sources: [`${url}/${name}`] }]))
+  await writeFile(join(folder, 'pack.json'), JSON.stringify({ ...shipped, files }))
+  return folder
+}
+
+test('a file whose sha256 nobody has stated must be what the pack takes it for', async (t) => {
+  const { url, served } = await serve(t)
+  const shipped = join(shippedFolder, 'tiny')
+  const { files } = await readManifest(shipped)
+  for (const name of Object.keys(files)) served.set(name, await readFile(join(shipped, name)))
+  const good = new Map(served)
+  const pack = await makeUnstated(url)
+  const wrong: readonly (readonly [name: string, bytes: Buffer, message: RegExp])[] = [
+    ['autoencoder.safetensors', Buffer.from('<!DOCTYPE html><title>Sign in</title>'), /this is a web page/],
+    ['clip-vit.safetensors', good.get('vgg16.safetensors')!, /"text_projection" is missing/],
+    ['vgg16.safetensors', good.get('lpips.safetensors')!, /"features\.0\.weight" is missing/],
+    ['lpips.safetensors', good.get('vgg16.safetensors')!, /"lin0\.model\.1\.weight" .* is missing/],
+    ['merges.txt', Buffer.from('#version\na b\n'), /1 merges/],
+  ]
+  for (const [name, bytes, message] of wrong) {
+    served.set(name, bytes)
+    const error = await fails(t, pullPack(pack))
+    t.is(error.code, 'DATA_LOSS')
+    t.regex(error.message, message)
+    t.true(error.message.includes(join(pack, name)))
+    t.false(existsSync(join(pack, name)), 'what was fetched is fetched again')
+    t.deepEqual((await readManifest(pack)).files[name], { sources: [`${url}/${name}`] })
+    served.set(name, good.get(name)!)
+  }
+  await writeFile(join(pack, 'merges.txt'), 'laid here by hand')
+  t.is((await fails(t, pullPack(pack))).code, 'DATA_LOSS')
+  t.is(await readFile(join(pack, 'merges.txt'), 'utf8'), 'laid here by hand')
+  await rm(join(pack, 'merges.txt'))
+  const { manifest } = await pullPack(pack)
+  for (const [name, entry] of Object.entries(files)) t.is(manifest.files[name]?.sha256, entry.sha256)
+
+  await rm(join(pack, 'merges.txt'))
+  served.set('merges.txt', Buffer.concat([good.get('merges.txt')!, Buffer.from('\n')]))
+  const later = await fails(t, pullPack(pack))
+  t.is(later.code, 'DATA_LOSS')
+  t.true(later.cure!.includes(`delete bytes and sha256 of merges.txt from ${join(pack, 'pack.json')}`))
+})
+
+test('a pull replaces no other pack, and goes into no folder of something else', async (t) => {
+  const { url, requests } = await serve(t)
+  const pack = await makePack(at(url))
+  const other = await makePack(() => ({}))
+  const manifest = (await readFile(join(other, 'pack.json'), 'utf8')).replace('"synthetic"', '"other"')
+  await writeFile(join(other, 'pack.json'), manifest)
+  const error = await fails(t, pullPack(pack, { to: other }))
+  t.is(error.code, 'FAILED_PRECONDITION')
+  t.true(error.message.includes(other))
+  t.is(await readFile(join(other, 'pack.json'), 'utf8'), manifest)
+  const full = await mkdtemp(join(temporary, 'full-'))
+  await writeFile(join(full, 'letter.txt'), 'x')
+  t.regex((await fails(t, pullPack(pack, { to: full }))).message, /"letter\.txt"/)
+  t.deepEqual(requests, [])
+  await rm(join(full, 'letter.txt'))
+  for (const name of ['vit.bin', 'rn.bin.part', 'rn.bin.part.json']) await writeFile(join(full, name), '{}')
+  await t.notThrowsAsync(pullPack(pack, { to: full }), 'what an earlier pull has left')
+})
+
+test('a place that cannot be a folder is told as such', async (t) => {
+  const { url } = await serve(t)
+  const pack = await makePack(at(url))
+  for (const to of [join(pack, 'pack.json'), join(pack, 'pack.json', 'inside')]) {
+    const error = await fails(t, pullPack(pack, { to }))
+    t.is(error.code, 'INVALID_ARGUMENT')
+    t.regex(error.message, /not a folder/)
+  }
 })
 
 test('a file without a source is asked for by name and folder', async (t) => {
@@ -155,7 +237,7 @@ test('no pull for a network that the pack does not have', async (t) => {
 
 test('a pull that is stopped says so, and gives the folder free', async (t) => {
   const { url } = await serve(t)
-  const pack = await makePack((name) => ({ sources: [`${url}/${name}`] }))
+  const pack = await makePack(at(url))
   const to = await newFolder()
   const controller = new AbortController()
   const onProgress = ({ file }: Progress) => {
@@ -171,7 +253,7 @@ test('a pull that is stopped says so, and gives the folder free', async (t) => {
 
 test('two pulls in one process do not meet', async (t) => {
   const { url } = await serve(t)
-  const pack = await makePack((name) => ({ sources: [`${url}/${name}`] }))
+  const pack = await makePack(at(url))
   const [first, second] = await Promise.allSettled([pullPack(pack), pullPack(pack)])
   const results = [first, second].sort((a, b) => a.status.localeCompare(b.status))
   t.deepEqual(
@@ -185,7 +267,7 @@ test('two pulls in one process do not meet', async (t) => {
 
 test('the lock of a process that lives is respected, that of one that is gone is not', async (t) => {
   const { url } = await serve(t)
-  const pack = await makePack((name) => ({ sources: [`${url}/${name}`] }))
+  const pack = await makePack(at(url))
   const living = join(pack, `.pull-${process.ppid}.lock`)
   await writeFile(living, '')
   const error = await fails(t, pullPack(pack))
@@ -260,7 +342,7 @@ test('a pack by its path', async (t) => {
 
 test('a pack by its name: installed, then pulled in place', async (t) => {
   const { url } = await serve(t)
-  const folder = await makePack((name) => ({ sources: [`${url}/${name}`] }), join(home, 'packs', 'named'))
+  const folder = await makePack(at(url), join(home, 'packs', 'named'))
   const absent = await fails(t, requirePack('named', ['vit']))
   t.is(absent.message, 'pack synthetic is not downloaded (5 files missing)')
   t.is(absent.cure, 'Run `npx flexit models pull named --networks vit`.')
@@ -310,6 +392,16 @@ test('every pack is listed with its state, a broken one too', async (t) => {
     ],
   )
   t.regex(listed[0]!.problem!, /list-broken.*not a valid pack manifest/)
+})
+
+test.serial('an installed pack whose folder is a file is told as such', async (t) => {
+  await mkdir(packsFolder(), { recursive: true })
+  const file = join(packsFolder(), 'imagenet')
+  await writeFile(file, '')
+  const error = await fails(t, pullPack('imagenet'))
+  await rm(file)
+  t.is(error.code, 'INVALID_ARGUMENT')
+  t.regex(error.message, /not a folder/)
 })
 
 test.serial('FLEXIT_HOME stands above the XDG folders, whose relative paths are ignored', (t) => {
