@@ -5,6 +5,7 @@ import { z } from 'zod'
 import type { EditState } from './edit.js'
 import { FlexitError } from './errors.js'
 import { writeFileAtomic } from './files.js'
+import { manifestSchema } from './pack/manifest.js'
 import { openSafetensors, serialiseSafetensors, type Safetensors, type TensorData } from './pack/safetensors.js'
 import { parametersSchema } from './parameters.js'
 
@@ -21,7 +22,7 @@ export interface SavedEdit {
 
 const stateSchema = z.strictObject({
   pack: z.string().regex(/^[0-9a-f]{64}$/, 'a sha256'),
-  packName: z.string().min(1).max(200),
+  packName: manifestSchema.shape.name.max(200),
   parameters: parametersSchema,
   source: z.string(),
   target: z.string(),
@@ -72,7 +73,7 @@ export function readEditFile(path: string): SavedEdit {
       if (!(at <= state.step)) throw damaged(path, `it has a tensor ${JSON.stringify(name)} that no saved edit has`)
       snapshots.set(at, readLatent(path, file, name, file.tensors.get('z')?.shape ?? []))
     }
-    return { state: { ...state, picture, z }, packName, snapshots }
+    return { state: { ...state, picture, z, shape: file.tensors.get('z')?.shape }, packName, snapshots }
   } finally {
     file.close()
   }

@@ -20,6 +20,8 @@ export interface EditState {
   readonly step: number
   /** [C, h, w] of the variable; undefined before the first step, where it is z0. */
   readonly z: Float32Array | undefined
+  /** The shape that z was saved with, where it comes from a file. */
+  readonly shape?: readonly number[] | undefined
 }
 
 /** Losses of one step, without their λ; a term that the parameters leave out is undefined. */
@@ -144,6 +146,12 @@ export function checkState(state: EditState, packDigest: string, variable: reado
     )
   }
   if (state.z === undefined) return
+  if (state.shape !== undefined && state.shape.join() !== variable.join()) {
+    throw reject(
+      `the saved latent is ${state.shape.join(' × ')}, expected ${variable.join(' × ')}`,
+      'Open it with the pack that made it.',
+    )
+  }
   const length = variable.reduce((product, n) => product * n, 1)
   if (state.z.length !== length) {
     throw reject(

@@ -122,7 +122,7 @@ export class Engine {
 
   /**
    * Take every edit one step further, in one batch. All must have the same specification (`specificationKey`) and a step
-   * left. An edit's results do not depend on the others; one whose numbers are no longer finite fails alone, at its last
+   * left, and none may be there twice. An edit's results do not depend on the others; one whose numbers are no longer finite fails alone, at its last
    * good latent. Reports are in the order of the edits.
    */
   async step(edits: readonly Edit[]): Promise<StepReport[]> {
@@ -132,6 +132,7 @@ export class Engine {
     if (edits.some((edit) => edit.done || specificationKey(edit.specification) !== key)) {
       throw new Error('a batch has an edit that is done, or edits of different specifications')
     }
+    if (new Set(edits).size < edits.length) throw new Error('a batch has an edit twice')
     const session = await this.#session(
       'step',
       key,

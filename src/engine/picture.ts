@@ -187,14 +187,17 @@ export function pictureToTensor({ height, width, data }: Picture): Float32Array 
   return tensor
 }
 
-/** [3, height, width] in [0, 1] as a picture, rounded to the nearest of 256 levels. Clamps; NaN becomes 0. */
+/**
+ * [3, height, width] in [0, 1] as a picture, rounded to the nearest of 256 levels: in float32, as graphs draw theirs.
+ * Clamps; NaN becomes 0.
+ */
 export function tensorToPicture(tensor: Float32Array, { height, width }: Pick<Picture, 'height' | 'width'>): Picture {
   const area = height * width
   if (tensor.length !== 3 * area) {
     throw invalidArgument('tensor', `a picture of ${height} × ${width} has ${3 * area} values, not ${tensor.length}`)
   }
   const data = new Uint8ClampedArray(3 * area)
-  for (let c = 0; c < 3; c++) for (let i = 0; i < area; i++) data[3 * i + c] = tensor[c * area + i]! * 255
+  for (let c = 0; c < 3; c++) for (let i = 0; i < area; i++) data[3 * i + c] = Math.fround(tensor[c * area + i]! * 255)
   return { height, width, data: new Uint8Array(data.buffer) }
 }
 

@@ -34,6 +34,7 @@ const saved: SavedEdit = {
     picture: { height: 2, width: 4, data: Uint8Array.from({ length: 24 }, (_, i) => 10 * i) },
     step: 40,
     z: latent(-1e30),
+    shape,
   },
   snapshots: new Map([
     [32, latent(5)],
@@ -61,7 +62,7 @@ test('a saved edit comes back to the bit', async (t) => {
 
 test('an edit before its first step has no latent', async (t) => {
   await withPath(t, async (path) => {
-    const fresh = { ...saved, state: { ...saved.state, step: 0, z: undefined }, snapshots: new Map() }
+    const fresh = { ...saved, state: { ...saved.state, step: 0, z: undefined, shape: undefined }, snapshots: new Map() }
     await writeEditFile(path, fresh, shape)
     t.deepEqual(readEditFile(path).state, fresh.state)
   })
@@ -109,6 +110,7 @@ const wrong: readonly (readonly [title: string, change: (all: ReturnType<typeof 
   ['a state that is no JSON', ({ metadata }) => (metadata['state'] = '{'), /its state is not JSON/],
   ['a state that is a list', ({ metadata }) => (metadata['state'] = '[]'), /the top level is wrong/],
   ['a pack that is no digest', withState({ pack: '../..' }), /in its state, pack is wrong: a sha256/],
+  ['a pack name that is a path', withState({ packName: '../../etc' }), /in its state, packName is wrong/],
   ['a step before the first', withState({ step: -1 }), /in its state, step is wrong/],
   ['half a step', withState({ step: 1.5 }), /in its state, step is wrong/],
   ['a text that is a number', withState({ source: 5 }), /in its state, source is wrong/],

@@ -229,12 +229,13 @@ test.serial('the largest learning rate leaves an edit finite, or fails it at a f
   t.true(edit.step === 6 || edit.failure !== undefined)
 })
 
-test.serial('edits that are done, or of other specifications, are not stepped; no edits are no work', async (t) => {
+test.serial('edits that are done, of other specifications or there twice are not stepped; no edits are no work', async (t) => {
   const [a, b] = await Promise.all([
     one.prepare(begin(one, 1, { views: 0, networks: ['vit'] })[0]!),
     one.prepare(begin(one, 1, { views: 1, networks: ['vit'] })[0]!),
   ])
   await t.throwsAsync(one.step([a, b]), { message: /different specifications/ })
+  await t.throwsAsync(one.step([a, a]), { message: /an edit twice/ })
   t.is(a.step, 0)
   t.deepEqual(await one.step([]), [])
 })
@@ -265,6 +266,7 @@ test.serial('states that do not fit are refused, naming what does not', async (t
     [{ step: -1 }, /step -1/],
     [{ step: 0.5 }, /step 0\.5/],
     [{ step: 21 }, /step 21 is not one of 20/],
+    [{ shape: [8, 32, 8] }, /latent is 8 × 32 × 8, expected 32 × 8 × 8/],
     [{ z: good.z.slice(1) }, /latent has \d+ values, expected/],
     [{ z: good.z.map((value, i) => (i === 3 ? NaN : value)) }, /not finite/],
     [{ z: good.z.map((value, i) => (i === 3 ? -Infinity : value)) }, /not finite/],
@@ -276,7 +278,7 @@ test.serial('states that do not fit are refused, naming what does not', async (t
     t.is(error.code, 'INVALID_ARGUMENT')
     t.truthy(error.cure)
   }
-  await t.notThrowsAsync(one.prepare({ ...good, step: 20 }))
+  await t.notThrowsAsync(one.prepare({ ...good, step: 20, shape: [32, 8, 8] }))
 })
 
 test.serial('warming up makes the first step ready', async (t) => {

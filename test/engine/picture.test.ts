@@ -556,6 +556,12 @@ test('a picture survives the way to a tensor and back', (t) => {
   t.deepEqual(tensorToPicture(pictureToTensor(picture), picture), picture)
 })
 
+test('tensorToPicture multiplies in float32, as a graph does', (t) => {
+  // In float64 it is 64.500004, which would be 65.
+  const tensor = new Float32Array(3).fill(4243649 / 2 ** 24)
+  t.deepEqual([...tensorToPicture(tensor, { height: 1, width: 1 }).data], [64, 64, 64])
+})
+
 test('tensorToPicture rounds and clamps, and checks the length', (t) => {
   const [reds, greens, blues] = [
     [-1, 0.4 / 255],
