@@ -229,7 +229,7 @@ test.serial('the largest learning rate leaves an edit finite, or fails it at a f
   t.true(edit.step === 6 || edit.failure !== undefined)
 })
 
-test.serial('edits that are done, of other specifications or there twice are not stepped; no edits are no work', async (t) => {
+test.serial('edits that are done, there twice or of other kinds are not stepped; no edits are no work', async (t) => {
   const [a, b] = await Promise.all([
     one.prepare(begin(one, 1, { views: 0, networks: ['vit'] })[0]!),
     one.prepare(begin(one, 1, { views: 1, networks: ['vit'] })[0]!),
