@@ -250,11 +250,10 @@ test('16-bit colours with a profile are what they are with 8 bits', async (t) =>
     const file = await noise(4, 4).withIccProfile(name).png().toBuffer()
     return (await sharp(file).metadata()).icc!
   }
-  const row = (colour: readonly number[], bytes: 1 | 2) =>
-    Buffer.concat([
-      Buffer.of(0),
-      ...Array.from({ length: 8 }, () => colour.flatMap((v) => Array<number>(bytes).fill(v))).map(Buffer.from),
-    ])
+  const row = (colour: readonly number[], bytes: 1 | 2) => {
+    const values = colour.flatMap((value) => Array<number>(bytes).fill(value))
+    return Buffer.from([0, ...Array.from({ length: 8 }, () => values).flat()])
+  }
   const make = (depth: 8 | 16, colour: readonly number[], profile: Buffer) => {
     const rows = Buffer.concat(Array.from({ length: 8 }, () => row(colour, depth === 8 ? 1 : 2)))
     return pngOf(8, 8, { depth, type: colour.length === 3 ? 2 : 6, rows, profile })
