@@ -90,7 +90,7 @@ async function follow(
     parameters,
     pack: pack.name,
     // Also before the first step: the server compares the pack.
-    resumeFrom: { step, latent: z, shape: pack.shape(parameters.space), packDigest: state.pack },
+    resumeFrom: { step, latent: z, shape: state.shape ?? pack.shape(parameters.space), packDigest: state.pack },
     ...(previewEvery === undefined ? {} : { previews: { format: 'png', every: previewEvery } }),
     ...(stateEvery === undefined ? {} : { latents: { every: stateEvery, lossless: true } }),
     result: { format: 'png' },
