@@ -51,12 +51,25 @@ type Call = ClientDuplexStream<EditRequest, EditEvent>
 interface Connection {
   readonly client: GrpcClient
   calls: number
+  /** Those of them on which something came. */
+  answered: number
+}
+
+/** An `Edit` call that was opened. */
+export interface OpenedCall {
+  readonly call: Call
+  /** Others were on its connection: it may wait there, unseen, for one of them to end. */
+  readonly shared: boolean
+  /** To be told where nothing came on it in time. */
+  readonly onUnanswered: () => void
 }
 
 /** One of the servers. */
 export interface Server {
   readonly address: string
   readonly connections: Connection[]
+  /** As many as it takes at once on a connection, as far as is known. */
+  callsPerConnection: number
   /** It failed or was full: others are asked before it until then. */
   avoidUntilMs: number
 }
@@ -64,8 +77,8 @@ export interface Server {
 /** So that a frame of a few hundred kB needs no round trips within it. */
 const flowControlWindowBytes = 4 * 1024 ** 2
 
-/** Servers and proxies take about 100 streams on a connection; the next one would wait unseen. */
-const callsPerConnection = 64
+/** Servers and proxies take about 100 streams on a connection; the next one waits unseen. */
+const usualCallsPerConnection = 64
 
 /** For single calls, which are answered at once. */
 const callMs = 20_000
@@ -107,7 +120,8 @@ export class Channel {
     }
     if (!(keepaliveMs > 0)) throw invalidArgument('keepaliveMs', `keepaliveMs is ${keepaliveMs}`, 'Use 20000.')
     this.keepaliveMs = keepaliveMs
-    this.servers = addresses.map((address) => ({ address, connections: [], avoidUntilMs: 0 }))
+    const callsPerConnection = usualCallsPerConnection
+    this.servers = addresses.map((address) => ({ address, connections: [], callsPerConnection, avoidUntilMs: 0 }))
     this.#options = options
     this.#balancing = balancing
     this.#credentials = channelCredentials(tls)
@@ -135,20 +149,24 @@ export class Channel {
   }
 
   /** Open an `Edit` call. Errors: CANCELLED, once the channel is closed. */
-  openEdit(server: Server): Call {
+  openEdit(server: Server): OpenedCall {
     const { path, requestSerialize, responseDeserialize } = editorService['Edit']!
     const deserialize = responseDeserialize as (bytes: Buffer) => EditEvent
     const connection = this.#connection(server)
     const metadata = this.#metadata()
     const call: Call = connection.client.makeBidiStreamRequest(path, requestSerialize, deserialize, metadata)
+    const shared = connection.calls > 0
     connection.calls += 1
     this.#calls.add(call)
+    let heard = 0
+    call.once('data', () => (connection.answered += heard = 1))
     call.on('status', () => {
       connection.calls -= 1
+      connection.answered -= heard
       this.#calls.delete(call)
       if (connection.calls === 0) this.#drop(server, connection)
     })
-    return call
+    return { call, shared, onUnanswered: () => learnLimit(server, connection) }
   }
 
   /** Ask one server: the one that is next, if none is named. Errors: WireError. */
@@ -182,7 +200,7 @@ export class Channel {
   }
 
   /** One that has room for another call. */
-  #connection({ address, connections }: Server): Connection {
+  #connection({ address, connections, callsPerConnection }: Server): Connection {
     if (this.closed) throw clientClosed()
     const room = connections.find(({ calls }) => calls < callsPerConnection)
     if (room !== undefined) return room
@@ -199,7 +217,7 @@ export class Channel {
       'grpc-node.flow_control_window': flowControlWindowBytes,
       'grpc.use_local_subchannel_pool': 1,
     })
-    const connection = { client, calls: 0 }
+    const connection = { client, calls: 0, answered: 0 }
     connections.push(connection)
     return connection
   }
@@ -216,6 +234,11 @@ export class Channel {
     if (this.#options.token !== undefined) metadata.set('authorization', `Bearer ${this.#options.token}`)
     return metadata
   }
+}
+
+/** A call that is not answered beside others that were waits for its turn: the next ones go on connections of their own. */
+function learnLimit(server: Server, { answered }: Connection): void {
+  if (answered > 0) server.callsPerConnection = Math.min(server.callsPerConnection, answered)
 }
 
 function callsOf({ connections }: Server): number {

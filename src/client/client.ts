@@ -21,7 +21,8 @@ export { WireError } from '../proto/status.js'
 export interface ConnectOptions extends ChannelOptions {
   /**
    * How long to look for a server that takes a new edit, while none can be reached or all are full or going away; how
-   * long they ask to wait is respected. 0: each is asked once. Default 10,000 ms.
+   * long they ask to wait is respected. One that is silent has its share of it to answer, at least a second. 0: each is
+   * asked once, and has ten seconds. Default 10,000 ms.
    */
   readonly startMs?: number
   /** How long to try to reach a server again for an edit that one had, before it fails. Default 60,000 ms. */

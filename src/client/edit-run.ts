@@ -9,7 +9,7 @@ import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
 import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
 import { type ClientEditRequest, toDeadline, toStartEdit, wrongId } from './request.js'
-import { type Patience, nextTry } from './retry.js'
+import { type Patience, answerWithin, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
 
 /** So many servers may lose the edit while it makes no step: it may be what ends them. */
@@ -258,7 +258,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     if (this.#cancelled && this.#attempts > 0) return [this.#cancellation()]
     const nowMs = performance.now()
     if (nowMs >= this.#deadlineMs) return [this.#failure(overdue(error))]
-    this.#lostMs ??= nowMs
+    this.#lostMs ??= nowMs - (this.#stream?.vainMs ?? 0)
     const attempt = this.#attempts++
     const lostMs = nowMs - this.#lostMs
     const tried = { attempt, lostMs, heard: this.#heard, servers: this.#channel.servers.length }
@@ -317,8 +317,21 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   #open(command: Omit<EditRequest, 'editId'>): void {
     this.#stream?.cancel()
-    this.#stream = new WireStream(this.#channel.openEdit(this.#server), this.#channel.keepaliveMs)
+    const { call, shared, onUnanswered } = this.#channel.openEdit(this.#server)
+    const { keepaliveMs } = this.#channel
+    const leftMs = this.#deadlineMs - performance.now()
+    const answerMs = this.#heard ? undefined : this.#answerMs(shared, leftMs)
+    this.#stream = new WireStream(call, { keepaliveMs, leftMs, answerMs, onUnanswered })
     this.#send(command)
+  }
+
+  /** For a server to be heard of: it is to be found within `startMs`. */
+  #answerMs(shared: boolean, leftMs: number): number {
+    const lostMs = this.#lostMs === undefined ? 0 : performance.now() - this.#lostMs
+    const tried = { attempt: this.#attempts, lostMs, servers: this.#channel.servers.length }
+    const answerMs = answerWithin(tried, shared, { startMs: this.#patience.startMs, leftMs })
+    // Longer than it takes to be given up in any case; a timer's number, too, where the patience has no end.
+    return Math.min(answerMs, 2 * this.#channel.keepaliveMs)
   }
 
   #send(command: Omit<EditRequest, 'editId'>): void {

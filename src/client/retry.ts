@@ -21,6 +21,24 @@ export interface Tried {
 const leastMs = 50
 const mostMs = 5_000
 
+/** No server is given less to answer; and this much where each is asked once. */
+const leastAnswerMs = 1_000
+const onceAnswerMs = 10_000
+
+/**
+ * Milliseconds within which a server has to be heard of after a new edit was sent to it: the same for each that was not
+ * asked yet. `shared`: it may have to be asked again, over another connection.
+ */
+export function answerWithin(
+  { attempt, lostMs, servers }: Pick<Tried, 'attempt' | 'lostMs' | 'servers'>,
+  shared: boolean,
+  { startMs, leftMs }: { readonly startMs: number; readonly leftMs: number },
+): number {
+  const shares = Math.max(1, servers - attempt) + (shared ? 1 : 0)
+  const patienceMs = startMs === 0 ? onceAnswerMs : (startMs - lostMs) / shares
+  return Math.max(leastAnswerMs, Math.min(patienceMs, leftMs))
+}
+
 /**
  * Milliseconds until the next attempt; undefined: there is to be none. Each server is asked at least once. A server that
  * asks for more patience than there is for a new edit is believed at once.

@@ -12,15 +12,37 @@ export type EditCall = ClientDuplexStream<EditRequest, EditEvent>
 const pingTicks = 4
 const silentTicks = 6
 
+/** Past its deadline an edit may end at any moment, but for a long step: its server is asked so often whether it is there. */
+const lateKeepaliveMs = 2_000
+
+export interface WireStreamSetup {
+  readonly keepaliveMs: number
+  /** Until the edit's deadline; Infinity: it has none. */
+  readonly leftMs: number
+  /** The first word is to come within this. Default: as every other one. */
+  readonly answerMs?: number | undefined
+  /** It was given up, and nothing ever came. */
+  readonly onUnanswered: () => void
+}
+
 /**
  * Pings the server every `keepaliveMs`, and gives the stream up when nothing came for one and a half times as long: a
  * proxy in between answers the connection's own pings though the server is gone.
  */
 export class WireStream {
   readonly #call: EditCall
-  readonly #keepaliveMs: number
+  #keepaliveMs: number
+  readonly #onUnanswered: () => void
+  readonly #beginMs = performance.now()
   readonly #queue: EditEvent[] = []
-  readonly #clock: NodeJS.Timeout
+  #clock: NodeJS.Timeout | undefined
+  readonly #deadline: NodeJS.Timeout | undefined
+  /** Runs until the next word. */
+  #expecting: NodeJS.Timeout | undefined
+  /** The first pong is the answer to a question that tells nothing of the edit. */
+  #greeted = true
+  #vainMs = 0
+  #heard = false
   #over: WireError | 'ended' | undefined
   #wake: () => void = () => undefined
   /** Counted, for a program that was busy or asleep itself must not take that for silence. */
@@ -28,13 +50,20 @@ export class WireStream {
   #silent = 0
   #answered = false
 
-  constructor(call: EditCall, keepaliveMs: number) {
+  constructor(call: EditCall, { keepaliveMs, leftMs, answerMs, onUnanswered }: WireStreamSetup) {
     this.#call = call
     this.#keepaliveMs = keepaliveMs
+    this.#onUnanswered = onUnanswered
     call.on('data', (event: EditEvent) => this.#hear(event))
     call.on('error', (error: ServiceError) => this.#end(callError(error)))
     call.on('end', () => this.#end('ended'))
-    this.#clock = setInterval(() => this.#tick(), keepaliveMs / pingTicks)
+    this.#startClock()
+    if (leftMs < Infinity) this.#deadline = setTimeout(() => this.#late(), Math.min(Math.max(0, leftMs), 2 ** 31 - 1))
+    if (answerMs === undefined) return
+    // Answered before a large picture is through.
+    this.send({ ping: {} })
+    this.#greeted = false
+    this.#expect(answerMs)
   }
 
   /** How it ended, once all that came was taken; `ended`: without an error. */
@@ -42,9 +71,14 @@ export class WireStream {
     return this.#queue.length === 0 ? this.#over : undefined
   }
 
-  /** Anything came, ever: the server was reached. */
+  /** Anything came, ever, but the answer to the first ping: the server was reached. */
   get answered(): boolean {
     return this.#answered
+  }
+
+  /** How long it was waited for before it ended without a word. */
+  get vainMs(): number {
+    return this.#vainMs
   }
 
   /** Does nothing after the end. */
@@ -75,14 +109,19 @@ export class WireStream {
 
   #hear(event: EditEvent): void {
     this.#silent = 0
-    this.#answered = true
+    this.#heard = true
+    clearInterval(this.#expecting)
+    this.#expecting = undefined
+    this.#answered ||= event.pong === undefined || this.#greeted
+    this.#greeted = true
     if (event.pong !== undefined || this.#over !== undefined) return
     this.#queue.push(event)
     this.#wake()
   }
 
   #end(how: WireError | 'ended'): void {
-    clearInterval(this.#clock)
+    for (const timer of [this.#clock, this.#expecting, this.#deadline]) clearTimeout(timer)
+    if (this.#over === undefined && !this.#heard) this.#vainMs = performance.now() - this.#beginMs
     this.#over ??= how
     this.#wake()
   }
@@ -91,10 +130,33 @@ export class WireStream {
     this.#ticks += 1
     this.#silent += 1
     if (this.#ticks % pingTicks === 0) this.send({ ping: { everyMs: Math.round(this.#keepaliveMs) } })
-    if (this.#silent < silentTicks) return
-    const silentMs = Math.round((this.#keepaliveMs * silentTicks) / pingTicks)
-    const message = `nothing was heard from the server for ${silentMs} ms`
+    if (this.#silent === silentTicks) this.#giveUp((this.#keepaliveMs * silentTicks) / pingTicks)
+  }
+
+  #startClock(): void {
+    clearInterval(this.#clock)
+    this.#clock = setInterval(() => this.#tick(), this.#keepaliveMs / pingTicks)
+  }
+
+  #late(): void {
+    this.#keepaliveMs = Math.min(this.#keepaliveMs, lateKeepaliveMs)
+    this.#silent = 0
+    this.#startClock()
+  }
+
+  /** Give the stream up unless something comes within `ms`, counted in ticks for the same reason. */
+  #expect(ms: number): void {
+    let ticks = 0
+    this.#expecting ??= setInterval(() => {
+      ticks += 1
+      if (ticks === silentTicks) this.#giveUp(ms)
+    }, ms / silentTicks)
+  }
+
+  #giveUp(silentMs: number): void {
+    const message = `nothing was heard from the server for ${Math.round(silentMs)} ms`
     this.#end(new WireError({ code: 'UNAVAILABLE', message, cure: 'Check the network, and that the server runs.' }))
     this.#call.cancel()
+    if (!this.#heard) this.#onUnanswered()
   }
 }

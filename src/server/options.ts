@@ -81,7 +81,9 @@ export const serverOptionsSchema = z.strictObject({
   maxEditsPerStream: count(1, 10_000)
     .default(64)
     .describe('most edits of a stream that have not ended, to start another'),
-  maxStreamsPerConnection: count(1, 10_000).default(100).describe('most calls at once on a connection'),
+  maxStreamsPerConnection: count(1, 10_000)
+    .default(100)
+    .describe('most calls at once on a connection; below 64 the client library is slow to find room'),
   maxWindowBytes: count(64 * 1024, 1024 * MiB)
     .default(16 * MiB)
     .describe('most bytes on the way to a reader that did not acknowledge'),

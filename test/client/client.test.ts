@@ -2,14 +2,11 @@
 // The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
 
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
-import { Server, ServerCredentials } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import { type ClientEvent, type EditRun, type EditSummary, connect } from '../../src/client/client.js'
 import { invalidArgument } from '../../src/engine/errors.js'
-import { editorService } from '../../src/proto/definition.js'
-import type { EditRequest } from '../../src/proto/messages.js'
 import { toStatus } from '../../src/proto/status.js'
-import type { EditCall } from '../../src/server/edit-stream.js'
+import { serveOnly } from '../support-server/serve-only.js'
 import { apple, serve } from '../support-server/start.js'
 
 const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
@@ -146,24 +143,6 @@ test('an edit id that is not allowed fails the edit, and nothing is sent', async
   const longest = client.edit({ ...request, id: 'x'.repeat(120) })
   t.is((await longest.result()).statistics.steps, 40)
 })
-
-/** The address of a server whose `Edit` does only this. */
-async function serveOnly(t: ExecutionContext, onRequest: (request: EditRequest, call: EditCall) => void) {
-  const server = new Server()
-  server.addService(editorService, {
-    Edit: (call: EditCall) => {
-      call.on('data', (request: EditRequest) => onRequest(request, call))
-      call.on('end', () => call.end())
-    },
-  })
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    ),
-  )
-  t.teardown(() => server.forceShutdown())
-  return `127.0.0.1:${port}`
-}
 
 test('a server that allows fewer ids fails the edit', async (t) => {
   const address = await serveOnly(t, ({ editId = '', start }, call) => {

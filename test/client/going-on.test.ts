@@ -16,7 +16,8 @@ import {
 } from '../../src/client/client.js'
 import { callError } from '../../src/client/channel.js'
 import { toDeadline } from '../../src/client/request.js'
-import { nextTry } from '../../src/client/retry.js'
+import { answerWithin, nextTry } from '../../src/client/retry.js'
+import { serveOnly } from '../support-server/serve-only.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
 
 const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
@@ -316,6 +317,69 @@ test('the deadline also counts while no server can be reached', async (t) => {
   const client = clientOf(t, unreachable, { startMs: 3_600_000 })
   const events = await collect(client.edit({ ...request, deadlineMs: 200 }))
   t.like(events, [{ kind: 'failed', error: { status: 'DEADLINE_EXCEEDED' } }])
+})
+
+/** The address of what takes connections and never says a word. */
+async function silentServer(t: ExecutionContext) {
+  const sockets: Socket[] = []
+  const server = createServer((socket) => sockets.push(socket.on('error', () => undefined)))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`
+}
+
+/** Longer than the tests: silence alone gives nothing up. */
+const never = 3_600_000
+
+test('the patience for a new edit also ends where a server is silent', async (t) => {
+  const silent = await silentServer(t)
+  const run = clientOf(t, silent, { keepaliveMs: never, startMs: 1_000 }).edit(request)
+  t.like(await collect(run), [{ kind: 'failed', error: { status: 'UNAVAILABLE' } }])
+})
+
+test('a server that is silent leaves time for the next one', async (t) => {
+  const [silent, { address }] = [await silentServer(t), await serve(t)]
+  const options = { keepaliveMs: never, startMs: 2_000, balancing: 'pick_first' } as const
+  t.is((await clientOf(t, [silent, address], options).edit(request).result()).statistics.steps, 40)
+})
+
+test('the deadline also counts while a server is silent, before its first word and after', async (t) => {
+  const patient = { keepaliveMs: never, startMs: never }
+  const late = [{ kind: 'failed', error: { status: 'DEADLINE_EXCEEDED' } }]
+  const silent = await silentServer(t)
+  t.like(await collect(clientOf(t, silent, patient).edit({ ...request, deadlineMs: 100 })), late)
+
+  const address = await serveOnly(t, ({ editId = '', start }, call) => {
+    if (start === undefined) return
+    call.write({ editId, sequence: 1, droppedPreviews: 0, accepted: { uid: 'x', position: 0, parameters: null } })
+  })
+  const events = await collect(clientOf(t, address, patient).edit({ ...request, deadlineMs: 100 }))
+  t.like(events.slice(-1), late)
+})
+
+test('how long a server has to answer', (t) => {
+  const tried = { attempt: 0, lostMs: 0, servers: 1 }
+  const patience = { startMs: 10_000, leftMs: Infinity }
+  t.is(answerWithin(tried, false, patience), 10_000)
+  t.is(answerWithin({ ...tried, servers: 4 }, false, patience), 2_500, 'others are to have as much')
+  t.is(answerWithin({ attempt: 3, lostMs: 7_500, servers: 4 }, false, patience), 2_500)
+  t.is(answerWithin({ attempt: 9, lostMs: 4_000, servers: 4 }, false, patience), 6_000)
+  t.is(answerWithin(tried, true, patience), 5_000, 'it may have to be asked again')
+  t.is(answerWithin(tried, false, { startMs: 0, leftMs: Infinity }), 10_000)
+  t.is(answerWithin(tried, false, { startMs: 1, leftMs: Infinity }), 1_000)
+  t.is(answerWithin(tried, false, { ...patience, leftMs: 3_000 }), 3_000)
+})
+
+test('where a connection takes fewer calls than is usual, the others go on on connections of their own', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 0, options: { maxStreamsPerConnection: 3 } })
+  const client = clientOf(t, address, { startMs: 4_000, keepaliveMs: never })
+  const edits = all.slice(0, 10).map(() => client.edit(request))
+  const accepted = edits.map(async (edit) => (await edit[Symbol.asyncIterator]().next()).value?.kind)
+  t.deepEqual(new Set(await Promise.all(accepted)), new Set(['accepted']))
+  t.is(scheduler.admitted.length, 10, 'none was started twice')
 })
 
 test('weighted balancing is for the addresses of one name', (t) => {
