@@ -43,7 +43,10 @@ export interface FlexitClient {
    * (NOT_FOUND).
    */
   cancelEdit(id: string): Promise<EditSummary>
-  /** All servers of a list are asked, as by `cancelEdit`. Errors: WireError (NOT_FOUND). */
+  /**
+   * How an edit stands, or what goes on from it: looked for as by `cancelEdit`. Errors: WireError (NOT_FOUND, or that of a
+   * server that could not be asked).
+   */
   getEdit(id: string): Promise<EditSummary>
   /** The caller's edits on each server, oldest first, all pages. Errors: WireError. */
   listEdits(): AsyncIterable<EditSummary>
@@ -64,7 +67,7 @@ export function connect(servers: string | readonly string[], options: ConnectOpt
     edit: (request) => new EditRun(channel, request, patience),
     serverInfo: () => serverInfo(channel),
     cancelEdit: (editId) => cancelEdit(channel, editId),
-    getEdit: (editId) => askAll<EditSummary>(channel, 'GetEdit', editId),
+    getEdit: (editId) => getEdit(channel, editId),
     listEdits: () => listEdits(channel),
     close: () => channel.close(),
   }
@@ -106,8 +109,10 @@ async function cancelEdit(channel: Channel, editId: string): Promise<EditSummary
     (error: unknown) => void errors.push(error),
   )
   // A client that could not reach its server has started it anew, though that one may have it still or gave it up.
-  const lists = await Promise.allSettled(channel.servers.map((server) => startedAnew(channel, server, editId)))
-  const ids = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []))
+  const lists = await Promise.allSettled(
+    channel.servers.map((server) => startedAnew(channel, server, editId, underWay)),
+  )
+  const ids = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value.map(({ editId: id }) => id) : []))
   const cancelled = await Promise.all(ids.map((id) => askAll<EditSummary>(channel, 'CancelEdit', id)))
   // What was handed back most likely goes on: then a server that cannot tell is an error.
   const isDone = summary !== undefined && summary.status !== 'EDIT_STATUS_HANDED_BACK'
@@ -117,14 +122,43 @@ async function cancelEdit(channel: Channel, editId: string): Promise<EditSummary
   return last
 }
 
-/** Ids of a server's edits under way that an EditRun started in the place of `editId`. Errors: WireError. */
-async function startedAnew(channel: Channel, server: Server, editId: string): Promise<string[]> {
-  const states: EditStatus[] = ['EDIT_STATUS_PENDING', 'EDIT_STATUS_RUNNING', 'EDIT_STATUS_PAUSED']
-  const ids: string[] = []
-  for await (const { editId: id } of listServer(channel, server, states)) {
-    if (id.startsWith(`${editId}:`) && /^\d+$/.test(id.slice(editId.length + 1))) ids.push(id)
+/** Errors: those of `askAll`, where no server has what goes on from the edit. */
+async function getEdit(channel: Channel, editId: string): Promise<EditSummary> {
+  const errors: unknown[] = []
+  const summary = await askAll<EditSummary>(channel, 'GetEdit', editId).catch(
+    (error: unknown) => void errors.push(error),
+  )
+  if (summary === undefined || movedOn.includes(summary.status)) {
+    const lists = await Promise.allSettled(channel.servers.map((server) => startedAnew(channel, server, editId)))
+    const anew = lists.flatMap((list) => (list.status === 'fulfilled' ? list.value : []))
+    if (anew.length > 0) return anew.reduce((a, b) => (startOf(b) > startOf(a) ? b : a))
   }
-  return ids
+  if (summary === undefined) throw errors[0]
+  return summary
+}
+
+/** How an edit stands that its client may have started anew. */
+const movedOn: readonly EditStatus[] = ['EDIT_STATUS_CANCELLED', 'EDIT_STATUS_HANDED_BACK']
+const underWay: readonly EditStatus[] = ['EDIT_STATUS_PENDING', 'EDIT_STATUS_RUNNING', 'EDIT_STATUS_PAUSED']
+
+/** A server's edits that an EditRun started in the place of `editId`; `states`: none are all. Errors: WireError. */
+async function startedAnew(
+  channel: Channel,
+  server: Server,
+  editId: string,
+  states: readonly EditStatus[] = [],
+): Promise<EditSummary[]> {
+  const anew: EditSummary[] = []
+  for await (const summary of listServer(channel, server, states)) {
+    const { editId: id } = summary
+    if (id.startsWith(`${editId}:`) && /^\d+$/.test(id.slice(editId.length + 1))) anew.push(summary)
+  }
+  return anew
+}
+
+/** The n of `ID:n`. */
+function startOf({ editId }: EditSummary): number {
+  return Number(editId.slice(editId.lastIndexOf(':') + 1))
 }
 
 async function* listEdits(channel: Channel): AsyncGenerator<EditSummary> {

@@ -270,6 +270,21 @@ const cancelsWhereItGoesOn = test.macro(async (t: ExecutionContext, isFirstThere
 test('an edit that was handed back is cancelled where it goes on', cancelsWhereItGoesOn, true)
 test('… also where the server that handed it back is gone', cancelsWhereItGoesOn, false)
 
+test('of an edit that was handed back is told how it stands where it goes on', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 0 }), await serve(t)]
+  const [before, after] = [first.peer.edit(), second.peer.edit()]
+  before.send('mine', { start: startEdit() })
+  await before.first('started')
+  const client = clientOf(t, [first.address, second.address])
+  t.is((await client.getEdit('mine')).editId, 'mine')
+  first.scheduler.handBack()
+  await before.first('handedBack')
+  for (const id of ['mine:or-not', 'mine:2', 'mine:10']) after.send(id, { start: startEdit() })
+  for (const id of ['mine:2', 'mine:10']) await after.first('completed', ({ editId }) => editId === id)
+  t.like(await client.getEdit('mine'), { editId: 'mine:10', status: 'EDIT_STATUS_COMPLETED' })
+  t.is((await clientOf(t, second.address).getEdit('mine')).editId, 'mine:10', 'also where nobody knows it any more')
+})
+
 test('an edit that its client has left is cancelled, and what was started in its place, too', async (t) => {
   const [first, second] = [await serve(t, { allowed: 0 }), await serve(t, { allowed: 0 })]
   const [left, anew] = [first.peer.edit(), second.peer.edit()]
