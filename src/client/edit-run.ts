@@ -185,6 +185,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#unconfirmed = this.#unconfirmed.filter(({ number }) => number !== answered)
     if (updated !== undefined) {
       this.#start = { ...this.#start, targetText: updated.targetText, parameters: updated.parameters }
+      // From an earlier latent, steps that were taken with the old aim would be taken with the new one.
+      this.#keep(updated.resumePoint)
     }
     if (accepted !== undefined) {
       this.#uid = accepted.uid

@@ -17,6 +17,8 @@ import {
 import { callError } from '../../src/client/channel.js'
 import { toDeadline } from '../../src/client/request.js'
 import { answerWithin, nextTry } from '../../src/client/retry.js'
+import type { StartEdit } from '../../src/proto/messages.js'
+import { WireError, toStatus } from '../../src/proto/status.js'
 import { serveOnly } from '../support-server/serve-only.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
 
@@ -221,6 +223,37 @@ test('cancelling and closing do not wait for what a full server asks for', async
   while (scheduler.asked < 3) await peer.unary('GetServerInfo', {})
   third.close()
   t.like(await collect(late), [{ kind: 'failed', error: { status: 'CANCELLED' } }], 'closed before anybody waited')
+})
+
+test('after a loss an edit goes on from where its update came into force', async (t) => {
+  const latent = { shape: [1], type: 'NUMBER_TYPE_FLOAT32', data: new Uint8Array(4) } as const
+  const pointAt = (step: number) => ({ step, packDigest: 'pack', latent: { ...latent, shape: [1] } })
+  const starts: StartEdit[] = []
+  const address = await serveOnly(t, ({ editId = '', start, update, attach }, call) => {
+    const head = { editId, sequence: 1, droppedPreviews: 0 }
+    if (start !== undefined) starts.push(start)
+    if (start !== undefined && starts.length === 1) {
+      const step = { step: 7, losses: null, similaritySource: 0, similarityTarget: 0, resumePoint: pointAt(8) }
+      call.write({ ...head, accepted: { uid: 'x', position: 0, parameters: { steps: 40 } } })
+      call.write({ ...head, sequence: 2, step })
+    } else if (start !== undefined) {
+      call.write({ ...head, cancelled: { resumePoint: null, abandoned: false } })
+    } else if (attach !== undefined) {
+      const error = new WireError({ code: 'NOT_FOUND', message: 'no such edit' })
+      call.write({ ...head, sequence: 0, rejected: { status: toStatus(error) } })
+    } else if (update !== undefined) {
+      const { number = 0 } = update
+      const updated = { targetText: 'lemon', parameters: { steps: 50 }, number, resumePoint: pointAt(11) }
+      call.write({ ...head, sequence: 3, updated })
+      call.end()
+    }
+  })
+  const run = clientOf(t, address).edit(request)
+  await collect(run, ({ kind }) => {
+    if (kind === 'step') run.update({ target: 'lemon' })
+  })
+  t.is(starts.length, 2)
+  t.like(starts[1], { targetText: 'lemon', parameters: { steps: 50 }, resumeFrom: { step: 11 } })
 })
 
 test('a deadline as the wire takes it', (t) => {
