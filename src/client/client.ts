@@ -31,7 +31,7 @@ export interface ConnectOptions extends ChannelOptions {
 
 export interface FlexitClient {
   /**
-   * Start an edit, at once. Errors of the request come as the event `failed`; a connection that breaks is mended, on
+   * Start an edit, at once. Errors, also of the request, come as the event `failed`; a connection that breaks is mended, on
    * another server if need be, and the steps that are told neither repeat nor skip.
    */
   edit(request: ClientEditRequest): EditRun

@@ -11,6 +11,10 @@ import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toCl
 import { type ClientEditRequest, toDeadline, toStartEdit, wrongId } from './request.js'
 import { type Patience, answerWithin, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
+import { wrongRequest, wrongUpdate } from './wrong-request.js'
+
+/** What is sent of a request that is wrong. */
+const nothing: StartEdit = { image: new Uint8Array(), sourceText: '', targetText: '' }
 
 /** So many servers may lose the edit while it makes no step: it may be what ends them. */
 const mostLosses = 7
@@ -32,6 +36,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** When the application gives up. */
   readonly #deadlineMs: number
   readonly #events: AsyncGenerator<ClientEvent, void>
+  /** Why it was never sent. */
+  readonly #wrong: WireError | undefined
   /** What starts the edit anew: kept up to date with what was confirmed. */
   #start: StartEdit
   /** Its id on the present server; each start has its own. */
@@ -40,7 +46,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #server: Server
   #stream: WireStream | undefined
   #sequence = 0
+  /** Previews that the server left out until the last step that came, and those of them that the application has not heard of. */
   #dropped = 0
+  #untold = 0
   /** The next step that the application has not heard of. */
   #nextStep: number
   #uid = ''
@@ -52,6 +60,10 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #attempts = 0
   /** Servers that had the edit and forgot it, since its last new step. */
   #losses = 0
+  /** Its last event was told. */
+  #ended = false
+  /** Nobody iterates any more. */
+  #left = false
   #cancelled = false
   /** Ends a wait. */
   readonly #waker = new AbortController()
@@ -61,6 +73,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #accept: { readonly step: number } | undefined
   #unconfirmed: UpdateCommand[] = []
   #updates = 0
+  /** What to say of updates that were never sent. */
+  #refused: ClientEvent[] = []
   #accepted = false
   #started = false
   readonly #warnings = new Set<string>()
@@ -71,16 +85,23 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#request = request
     this.#patience = patience
     this.#deadlineMs = this.#beginMs + (request.deadlineMs ?? Infinity)
-    this.#start = toStartEdit(request)
+    this.#wrong = wrongId(this.id) ?? wrongRequest(request)
+    this.#start = this.#wrong === undefined ? toStartEdit(request) : nothing
     this.#nextStep = request.resumeFrom?.step ?? 0
     this.#wireId = this.id
     this.#events = this.#run()
     this.#server = channel.choose()
-    if (wrongId(this.id) === undefined) this.#open({ start: this.#start })
+    if (this.#wrong === undefined && !channel.closed) this.#open({ start: this.#start })
   }
 
   [Symbol.asyncIterator](): AsyncIterator<ClientEvent, void> {
-    return this.#events
+    return {
+      next: () => this.#events.next(),
+      return: () => {
+        this.#leave()
+        return this.#events.return()
+      },
+    }
   }
 
   /** Stop at the next step. May be called again. */
@@ -108,8 +129,15 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   /** Another aim from the next step on. Answered by an event: `updated` or `rejected`. */
-  update({ target, parameters }: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
+  update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
+    const wrong = wrongUpdate(change)
+    if (wrong !== undefined) {
+      this.#refused.push({ kind: 'rejected', error: wrong })
+      this.#stream?.interrupt()
+      return
+    }
     this.#updates += 1
+    const { target, parameters } = change
     const update = {
       targetText: target,
       parameters: parameters === undefined ? null : encodeParameters(parameters),
@@ -129,28 +157,39 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   async *#run(): AsyncGenerator<ClientEvent, void> {
-    const wrong = wrongId(this.id)
-    if (wrong !== undefined) {
-      yield this.#failure(wrong)
+    if (this.#wrong !== undefined) {
+      yield { kind: 'failed', error: this.#wrong, point: this.#request.resumeFrom }
       return
     }
-    let ended = false
     try {
-      while (!ended) {
+      while (!this.#ended && !this.#left) {
         const stream = this.#stream
-        const message = await stream?.next()
-        for (const event of message === undefined ? await this.#recover() : await this.#take(message)) {
-          ended = isTerminal(event)
+        const message = this.#refused.length > 0 ? undefined : await stream?.next()
+        for (const event of message === undefined ? await this.#withoutMessage() : await this.#take(message)) {
+          this.#ended = isTerminal(event)
           yield event
         }
         const sequence = message?.sequence ?? 0
         if (sequence > 0 && stream === this.#stream) this.#send({ acknowledge: { sequence } })
       }
     } finally {
-      if (!ended) this.cancel()
-      this.#stream?.end()
-      this.#stream = undefined
+      this.#leave()
     }
+  }
+
+  /** The edit goes no further for this program; it is cancelled unless it has ended. */
+  #leave(): void {
+    if (!this.#ended) this.cancel()
+    this.#left = true
+    this.#stream?.end()
+    this.#stream = undefined
+  }
+
+  /** What is to be said of updates that were not sent, or of a stream that is over; nothing where nobody iterates. */
+  async #withoutMessage(): Promise<ClientEvent[]> {
+    if (this.#left) return []
+    if (this.#refused.length > 0) return this.#refused.splice(0)
+    return this.#stream === undefined || this.#stream.over !== undefined ? this.#recover() : []
   }
 
   /** What of a message is for the application. */
@@ -198,7 +237,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#recovering = false
     this.#reached()
     const event = toClientEvent(message, this.#dropped)
-    this.#dropped = message.droppedPreviews
+    if (message.step !== undefined) this.#dropped = message.droppedPreviews
     if (event === undefined || again) return resumed
     if (event.kind === 'warning') this.#warnings.add(event.message)
     if (event.kind === 'accepted') this.#accepted = true
@@ -221,9 +260,13 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     if (event.step < this.#nextStep) return []
     this.#nextStep = event.step + 1
     this.#losses = 0
+    this.#untold += event.droppedPreviews
     const asked = stepEvery > 0 && event.step % stepEvery === 0
     const point = latents === undefined ? undefined : event.point
-    return asked || event.preview !== undefined || point !== undefined ? [{ ...event, point }] : []
+    if (!asked && event.preview === undefined && point === undefined) return []
+    const droppedPreviews = this.#untold
+    this.#untold = 0
+    return [{ ...event, point, droppedPreviews }]
   }
 
   /** Remember the last latent that the edit can go on from. */

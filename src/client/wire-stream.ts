@@ -86,17 +86,22 @@ export class WireStream {
     if (this.#over === undefined) this.#call.write(request)
   }
 
-  /** The next message, or undefined where the stream is over. */
+  /** The next message, or undefined where the stream is over or the wait was interrupted. */
   async next(): Promise<EditEvent | undefined> {
-    while (this.#queue.length === 0 && this.#over === undefined) {
+    if (this.#queue.length === 0 && this.#over === undefined) {
       await new Promise<void>((resolve) => (this.#wake = resolve))
     }
     return this.#queue.shift()
   }
 
-  /** Send no more. */
+  /** End a wait for the next message. */
+  interrupt(): void {
+    this.#wake()
+  }
+
+  /** Send no more. Does nothing after the end. */
   end(): void {
-    this.#call.end()
+    if (this.#over === undefined) this.#call.end()
     this.#end('ended')
   }
 
@@ -117,6 +122,8 @@ export class WireStream {
     if (event.pong !== undefined || this.#over !== undefined) return
     this.#queue.push(event)
     this.#wake()
+    // Nothing follows: a program that does not take it is not to be kept alive by it.
+    if (event.completed ?? event.cancelled ?? event.failed ?? event.handedBack) this.end()
   }
 
   #end(how: WireError | 'ended'): void {

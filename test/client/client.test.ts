@@ -1,6 +1,7 @@
 // The client library against real servers: events, commands, and going on after what breaks.
 // The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
 
+import { EventEmitter, once } from 'node:events'
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
 import test, { type ExecutionContext } from 'ava'
 import { type ClientEvent, type EditRun, type EditSummary, connect } from '../../src/client/client.js'
@@ -142,6 +143,59 @@ test('an edit id that is not allowed fails the edit, and nothing is sent', async
   t.is(scheduler.admitted.length, 0)
   const longest = client.edit({ ...request, id: 'x'.repeat(120) })
   t.is((await longest.result()).statistics.steps, 40)
+})
+
+test('what the wire would change or leave out fails the edit, and nothing is sent', async (t) => {
+  const { address, scheduler } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const wrong: [string, object][] = [
+    ['image', { image: 'apple.png' }],
+    ['image', { image: undefined }],
+    ['source', { source: 5 }],
+    ['preset', { parameters: { preset: 'Paper' } }],
+    ['steps', { parameters: { steps: 2.7 } }],
+    ['steps', { parameters: { steps: -1 } }],
+    ['seed', { parameters: { seed: 1.5 } }],
+    ['lambdaZ', { parameters: { lambdaZ: '0.1' } }],
+    ['networks', { parameters: { networks: 'rn50' } }],
+    ['step', { parameters: { step: 3 } }],
+    ['toString', { parameters: { toString: 3 } }],
+    ['parameters', { parameters: 'steps' }],
+    ['resumeFrom.latent', { resumeFrom: { step: 1, latent: [1], shape: [1], packDigest: '' } }],
+    ['stepEvery', { stepEvery: 0.5 }],
+    ['previews.format', { previews: { format: 'gif' } }],
+    ['latents.type', { latents: { type: 'f16' } }],
+    ['windowBytes', { windowBytes: -5 }],
+    ['priority', { priority: 'urgent' }],
+    ['deadlineMs', { deadlineMs: NaN }],
+    ['preview', { preview: { every: 3 } }],
+  ]
+  for (const [field, changes] of wrong) {
+    const events = await collect(client.edit({ ...request, ...changes }))
+    t.is(events.length, 1)
+    t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field } })
+  }
+  t.is(scheduler.admitted.length, 0)
+  const run = client.edit({ ...request, priority: 'batch', windowBytes: 2 ** 20, deadlineMs: Infinity })
+  t.is((await run.result()).statistics.steps, 40)
+})
+
+test('an update that the wire would change is rejected, and the edit goes on', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 1 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  const events = await collect(run, (event) => {
+    if (event.kind === 'started') run.update({ parameters: { steps: 41.5 } })
+    if (event.kind === 'rejected') scheduler.allow(100)
+    // While nothing else is to come.
+    if (event.kind === 'step' && event.step === 0) setImmediate(() => run.update({ target: 5 as unknown as string }))
+  })
+  const rejected = events.filter(({ kind }) => kind === 'rejected')
+  t.like(rejected, [{ error: { status: 'INVALID_ARGUMENT', field: 'steps' } }, { error: { field: 'target' } }])
+  t.is(events.at(-1)?.kind, 'completed')
+  t.deepEqual(stepsOf(events), upTo(40))
 })
 
 test('a server that allows fewer ids fails the edit', async (t) => {
@@ -385,6 +439,71 @@ test('a loop that is left cancels its edit', async (t) => {
   const watching = peer.stream('Attach', { editId: run.id })
   t.truthy(await watching.first('cancelled'))
   t.is(scheduler.edits[0]!.state.step, 1)
+})
+
+test('an iterator that is left before its first event cancels its edit, too', async (t) => {
+  const { address, scheduler, peer } = await serve(t, { allowed: 0 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  while (scheduler.asked < 1) await peer.unary('GetServerInfo', {})
+  t.true((await run[Symbol.asyncIterator]().return?.())?.done)
+  t.truthy(await peer.stream('Attach', { editId: run.id }).first('cancelled'))
+})
+
+test('an iterator that is left while it waits does not wait for its next event', async (t) => {
+  // It does not even take note of the cancel.
+  const address = await serveOnly(t, ({ editId = '', start }, call) => {
+    if (start === undefined) return
+    call.write({ editId, sequence: 1, droppedPreviews: 0, accepted: { uid: 'x', position: 0, parameters: null } })
+  })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const iterator = client.edit(request)[Symbol.asyncIterator]()
+  t.is((await iterator.next()).value?.kind, 'accepted')
+  const next = iterator.next()
+  t.true((await iterator.return?.())?.done)
+  t.true((await next).done)
+})
+
+test('an edit that ends while nobody takes its events keeps no stream', async (t) => {
+  const closed = new EventEmitter()
+  const address = await serveOnly(t, ({ editId = '', cancel }, call) => {
+    if (cancel === undefined) return
+    call.on('end', () => closed.emit('closed'))
+    const cancelled = { resumePoint: null, abandoned: false }
+    call.write({ editId, sequence: 1, droppedPreviews: 0, cancelled })
+  })
+  const client = connect(address, { keepaliveMs: 3_600_000 })
+  t.teardown(() => client.close())
+  const end = once(closed, 'closed')
+  const run = client.edit(request)
+  run.cancel()
+  await end
+  t.like(await collect(run), [{ kind: 'cancelled' }], 'they can be taken later')
+})
+
+test('previews that were left out are told, though not every step is', async (t) => {
+  const address = await serveOnly(t, ({ editId = '', start }, call) => {
+    if (start === undefined) return
+    const step = { losses: null, similaritySource: 0, similarityTarget: 0 }
+    const dropped = [0, 2, 2, 5, 6]
+    dropped.forEach((droppedPreviews, i) => {
+      call.write({ editId, sequence: i + 1, droppedPreviews, step: { ...step, step: i } })
+    })
+    call.write({ editId, sequence: 6, droppedPreviews: 6, cancelled: { resumePoint: null, abandoned: false } })
+  })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit({ ...request, stepEvery: 2, previews: { every: 2 } }))
+  t.deepEqual(
+    events.flatMap((event) => (event.kind === 'step' ? [[event.step, event.droppedPreviews]] : [])),
+    [
+      [0, 0],
+      [2, 2],
+      [4, 4],
+    ],
+  )
 })
 
 test('an application that is slow hears of every loss and the newest preview', async (t) => {

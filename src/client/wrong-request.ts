@@ -1,0 +1,134 @@
+// What of a request is looked at here: what JavaScript lets pass and the wire would change or leave out without a word.
+// Whether a value makes sense is the server's to say.
+
+import type { EditParameters } from '../engine/parameters.js'
+import { WireError } from '../proto/status.js'
+import type { ClientEditRequest, PictureRequest } from './request.js'
+
+/** What a value should be; undefined: it is that. */
+type Check = (value: unknown) => string | undefined
+type Checks<T> = Readonly<Record<keyof T, Check | NestedChecks>>
+interface NestedChecks {
+  readonly fields: Readonly<Record<string, Check | NestedChecks>>
+  /** Before the names of its fields, in errors. */
+  readonly prefix: string
+}
+
+const uint32 = 2 ** 32 - 1
+const aText = 'a text'
+const aPicture = 'the bytes of a picture file, as a Buffer or another Uint8Array'
+
+const number: Check = (value) => (typeof value === 'number' && !Number.isNaN(value) ? undefined : 'a number')
+const text: Check = (value) => (typeof value === 'string' ? undefined : aText)
+const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false')
+const texts: Check = (value) =>
+  Array.isArray(value) && value.every((one) => typeof one === 'string') ? undefined : 'a list of texts'
+const numbers: Check = (value) =>
+  Array.isArray(value) && value.every((one) => whole(uint32)(one) === undefined) ? undefined : 'a list of whole numbers'
+const bytes: Check = (value) => (value instanceof Uint8Array ? undefined : aPicture)
+const floats: Check = (value) => (value instanceof Float32Array ? undefined : 'a Float32Array')
+
+function whole(most: number): Check {
+  return (value) =>
+    Number.isInteger(value) && (value as number) >= 0 && (value as number) <= most
+      ? undefined
+      : `a whole number from 0 to ${most}`
+}
+
+function oneOf(...names: readonly string[]): Check {
+  return (value) => (names.some((name) => name === value) ? undefined : names.join(' or '))
+}
+
+const parameterFields: Checks<EditParameters> = {
+  preset: oneOf('paper', 'reference'),
+  space: oneOf('latent', 'pixels'),
+  steps: whole(uint32),
+  learningRate: number,
+  lambdaP: number,
+  lambdaZ: number,
+  lambdaS: number,
+  lambdaI: number,
+  networks: texts,
+  views: whole(uint32),
+  seed: whole(Number.MAX_SAFE_INTEGER),
+}
+
+const pictureFields: Checks<PictureRequest> = {
+  format: oneOf('png', 'webp', 'jpeg'),
+  quality: whole(uint32),
+  size: whole(uint32),
+}
+
+const every = whole(uint32)
+// As a server names them: `steps`, not `parameters.steps`.
+const parameters = { fields: parameterFields, prefix: '' }
+
+const requestFields: Checks<ClientEditRequest> = {
+  image: bytes,
+  source: text,
+  target: text,
+  parameters,
+  resumeFrom: {
+    fields: { step: whole(uint32), latent: floats, shape: numbers, packDigest: text },
+    prefix: 'resumeFrom.',
+  },
+  id: text,
+  pack: text,
+  stepEvery: every,
+  previews: { fields: { ...pictureFields, every }, prefix: 'previews.' },
+  latents: { fields: { every, type: oneOf('float32', 'float16'), lossless: flag }, prefix: 'latents.' },
+  result: { fields: pictureFields, prefix: 'result.' },
+  windowBytes: whole(uint32),
+  priority: oneOf('interactive', 'normal', 'batch'),
+  deadlineMs: number,
+  runOn: flag,
+}
+
+/** What is wrong with a request: INVALID_ARGUMENT, naming the first field; or undefined. */
+export function wrongRequest(request: ClientEditRequest): WireError | undefined {
+  const given: Partial<ClientEditRequest> = request
+  const missing = (['image', 'source', 'target'] as const).find((name) => given[name] === undefined)
+  if (missing !== undefined) return wrong(missing, 'missing', missing === 'image' ? aPicture : aText)
+  return wrongIn('request', request, { fields: requestFields, prefix: '' })
+}
+
+/** What is wrong with an update, as of a request. */
+export function wrongUpdate(change: object): WireError | undefined {
+  return wrongIn('update', change, { fields: { target: text, parameters }, prefix: '' })
+}
+
+function wrongIn(name: string, values: unknown, { fields, prefix }: NestedChecks): WireError | undefined {
+  if (typeof values !== 'object' || values === null) return wrong(name, shown(values), 'an object')
+  for (const [key, value] of Object.entries(values) as [string, unknown][]) {
+    if (value === undefined) continue
+    const field = prefix + key
+    const check = Object.hasOwn(fields, key) ? fields[key] : undefined
+    if (check === undefined) return unknownField(field, Object.keys(fields))
+    if (typeof check === 'object') {
+      const error = wrongIn(field, value, check)
+      if (error !== undefined) return error
+      continue
+    }
+    const expected = check(value)
+    if (expected !== undefined) return wrong(field, shown(value), expected)
+  }
+  return undefined
+}
+
+function wrong(field: string, given: string, expected: string): WireError {
+  const message = `${field} is ${given}`
+  return new WireError({ code: 'INVALID_ARGUMENT', field, message, cure: `Use ${expected}.` })
+}
+
+function unknownField(field: string, known: readonly string[]): WireError {
+  const message = `${JSON.stringify(field)} is not known here`
+  const cure = `Leave it out, or use one of ${known.join(', ')}.`
+  return new WireError({ code: 'INVALID_ARGUMENT', field, message, cure })
+}
+
+/** What may be long is told by its kind. */
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value)
+  if (typeof value === 'number' || typeof value === 'boolean' || value == null) return String(value)
+  return Array.isArray(value) ? 'a list' : `of the kind ${typeof value}`
+}
