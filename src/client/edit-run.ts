@@ -111,9 +111,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#send({ cancel: {} })
   }
 
-  /** End with the picture of step `step`, or of the present one. */
+  /** End with the picture of step `step`, or of the present one. Of several calls the earliest step counts. */
   acceptAt(step?: number): void {
-    this.#accept ??= { step: step ?? this.#nextStep }
+    this.#accept = { step: Math.min(step ?? this.#nextStep, this.#accept?.step ?? Infinity) }
     this.#send({ accept: { step } })
   }
 
