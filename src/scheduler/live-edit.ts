@@ -116,7 +116,7 @@ export class LiveEdit implements RunningEdit {
     this.#check(after.parameters)
     this.#update = after
     this.#driver.onWish(this)
-    return { ...after, pending: this.#update !== undefined }
+    return { ...after, pending: this.running }
   }
 
   /** The step under way was taken. */

@@ -155,7 +155,7 @@ export class WaitingQueue<T extends Waiting> {
     let ahead = 0
     for (const { ages } of this.#levels.slice(0, level)) ahead += ages.size
     for (const announced of this.#announced.slice(0, level)) for (const count of announced.values()) ahead += count
-    const waiting = new Map(this.#announced[level]!)
+    const waiting = new Map(this.#announced[level])
     for (const [share, buckets] of this.#levels[level]!.buckets) {
       let edits = 0
       for (const bucket of buckets.values()) edits += bucket.edits.size
