@@ -6,6 +6,7 @@ import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import { onConnectionEnding } from './connection.js'
+import { unreadOf } from './bounded-service.js'
 import { type EditDesk, maxIdLength, wrongId } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
@@ -88,12 +89,15 @@ class EditStream {
   }
 
   async #handle(request: EditRequest): Promise<void> {
-    const { editId = '' } = request
+    const unread = unreadOf(request)
+    const editId = unread?.editId ?? request.editId ?? ''
     // What is echoed has an end.
     const id = editId.slice(0, maxIdLength + 1)
     try {
       if (id !== editId) throw wrongId()
-      await this.#obey(id, request)
+      if (unread === undefined) await this.#obey(id, request)
+      else if (unread.starts) await this.#refuse(this.#desk.newId(this.#tenant, id), unread.error)
+      else throw unread.error
     } catch (error) {
       const updateNumber = request.update?.number ?? 0
       await this.#answer(id, { rejected: { status: toStatus(error), updateNumber } })
@@ -132,8 +136,13 @@ class EditStream {
       this.#desk.checkStream(this.#tenant, name, { count: this.#edits.size, leaving: this.#leaving })
       this.#adopt(this.#desk.start(this.#tenant, name, start, this.#call.metadata), 0)
     } catch (error) {
-      await this.#answer(name, { failed: { status: toStatus(error) } }, 1)
+      await this.#refuse(name, error)
     }
+  }
+
+  /** An edit that never was. */
+  async #refuse(id: string, error: unknown): Promise<void> {
+    await this.#answer(id, { failed: { status: toStatus(error) } }, 1)
   }
 
   /** An edit of this stream, or one that has ended: commands to it may come late. */

@@ -15,7 +15,7 @@ import type {
   ServerInfo,
 } from '../proto/messages.js'
 import { type Tenants, unknownToken } from './auth.js'
-import { boundedService } from './bounded-service.js'
+import { boundedService, unreadOf } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
 import type { EditDesk } from './edit-desk.js'
 import { type EditCall, serveEditStream } from './edit-stream.js'
@@ -78,7 +78,9 @@ export class EditorService {
   #stream(serve: (call: never, tenant: string) => Promise<void>): UntypedHandleCall {
     const handle = async (call: EventCall) => {
       try {
-        await serve(call as never, this.#authenticate(call.metadata))
+        const tenant = this.#authenticate(call.metadata)
+        if ('request' in call) refuseUnread(call.request as object)
+        await serve(call as never, tenant)
       } catch (error) {
         this.#logUnknown(error)
         call.emit('error', toServiceError(error))
@@ -93,7 +95,9 @@ export class EditorService {
   #unary(answer: (request: never, tenant: string) => object): UntypedHandleCall {
     const handle = (call: ServerUnaryCall<never, object>, callback: sendUnaryData<object>) => {
       try {
-        callback(null, answer(call.request, this.#authenticate(call.metadata)))
+        const tenant = this.#authenticate(call.metadata)
+        refuseUnread(call.request)
+        callback(null, answer(call.request, tenant))
       } catch (error) {
         this.#logUnknown(error)
         callback(toServiceError(error))
@@ -172,6 +176,12 @@ export class EditorService {
       nextPageToken: next === undefined ? '' : String(next.index),
     }
   }
+}
+
+/** Errors: INVALID_ARGUMENT, for a request that was too large to be read. */
+function refuseUnread(request: object): void {
+  const unread = unreadOf(request)
+  if (unread !== undefined) throw unread.error
 }
 
 /** A stream whose reader cannot acknowledge: what the transport took counts. */
