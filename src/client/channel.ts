@@ -53,6 +53,8 @@ interface Connection {
   calls: number
   /** Those of them on which something came. */
   answered: number
+  /** When something was heard on any of its calls. */
+  heardMs: number
 }
 
 /** An `Edit` call that was opened. */
@@ -154,19 +156,21 @@ export class Channel {
     const deserialize = responseDeserialize as (bytes: Buffer) => EditEvent
     const connection = this.#connection(server)
     const metadata = this.#metadata()
+    const openedMs = performance.now()
     const call: Call = connection.client.makeBidiStreamRequest(path, requestSerialize, deserialize, metadata)
     const shared = connection.calls > 0
     connection.calls += 1
     this.#calls.add(call)
     let heard = 0
     call.once('data', () => (connection.answered += heard = 1))
+    call.on('data', () => (connection.heardMs = performance.now()))
     call.on('status', () => {
       connection.calls -= 1
       connection.answered -= heard
       this.#calls.delete(call)
       if (connection.calls === 0) this.#drop(server, connection)
     })
-    return { call, shared, onUnanswered: () => learnLimit(server, connection) }
+    return { call, shared, onUnanswered: () => learnLimit(server, connection, openedMs) }
   }
 
   /** Ask one server: the one that is next, if none is named. Errors: WireError. */
@@ -217,7 +221,7 @@ export class Channel {
       'grpc-node.flow_control_window': flowControlWindowBytes,
       'grpc.use_local_subchannel_pool': 1,
     })
-    const connection = { client, calls: 0, answered: 0 }
+    const connection = { client, calls: 0, answered: 0, heardMs: 0 }
     connections.push(connection)
     return connection
   }
@@ -236,9 +240,12 @@ export class Channel {
   }
 }
 
-/** A call that is not answered beside others that were waits for its turn: the next ones go on connections of their own. */
-function learnLimit(server: Server, { answered }: Connection): void {
-  if (answered > 0) server.callsPerConnection = Math.min(server.callsPerConnection, answered)
+/**
+ * A call that is not answered while others of its connection are waits for its turn: the next ones go on connections of their
+ * own. Where none was answered since it was opened, it is the network, or the server.
+ */
+function learnLimit(server: Server, { answered, heardMs }: Connection, openedMs: number): void {
+  if (answered > 0 && heardMs > openedMs) server.callsPerConnection = Math.min(server.callsPerConnection, answered)
 }
 
 function callsOf({ connections }: Server): number {

@@ -123,7 +123,10 @@ export class WireStream {
     this.#queue.push(event)
     this.#wake()
     // Nothing follows: a program that does not take it is not to be kept alive by it.
-    if (event.completed ?? event.cancelled ?? event.failed ?? event.handedBack) this.end()
+    if (event.completed ?? event.cancelled ?? event.failed ?? event.handedBack) {
+      this.send({ editId: event.editId, acknowledge: { sequence: event.sequence } })
+      this.end()
+    }
   }
 
   #end(how: WireError | 'ended'): void {

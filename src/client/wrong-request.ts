@@ -15,11 +15,13 @@ interface NestedChecks {
 }
 
 const uint32 = 2 ** 32 - 1
-const aText = 'a text'
+/** More than any server takes. */
+const maxTextLength = 65_536
+const aText = `a text of at most ${maxTextLength} characters`
 const aPicture = 'the bytes of a picture file, as a Buffer or another Uint8Array'
 
 const number: Check = (value) => (typeof value === 'number' && !Number.isNaN(value) ? undefined : 'a number')
-const text: Check = (value) => (typeof value === 'string' ? undefined : aText)
+const text: Check = (value) => (typeof value === 'string' && value.length <= maxTextLength ? undefined : aText)
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false')
 const texts: Check = (value) =>
   Array.isArray(value) && value.every((one) => typeof one === 'string') ? undefined : 'a list of texts'

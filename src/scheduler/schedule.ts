@@ -200,14 +200,15 @@ export class Schedule {
   }
 
   /**
-   * At least how many steps all devices take together, in full batches, before a new edit has a place with `position`
-   * edits before it: those of its tenant that have begun go first.
+   * At least how many steps all devices take together, in full batches, before a new edit of graph `key` has a place with
+   * `position` edits before it: those of its tenant and graph that have begun go first.
    */
-  stepsBefore(tenant: string, priority: Priority, position: number): number {
+  stepsBefore(tenant: string, priority: Priority, key: string, position: number): number {
     const level = levelOf(priority)
     const begun: number[] = []
-    for (const { share, begun: hasBegun, place, stepsLeft } of this.#edits.values()) {
-      if (hasBegun && place !== 'blocked' && share.tenant === tenant && share.level <= level) begun.push(stepsLeft)
+    for (const edit of this.#edits.values()) {
+      if (!edit.begun || edit.place === 'blocked' || edit.key !== key) continue
+      if (edit.share.tenant === tenant && edit.share.level <= level) begun.push(edit.stepsLeft)
     }
     const places = this.#devices.size * this.#limits.maxBatch
     const first = begun.length - places + position

@@ -114,9 +114,9 @@ export class Scheduler implements SchedulerApi {
     try {
       if (this.#working === 0) throw unavailable('no device', 'no device of the server works any more')
       if (this.#gone) throw unavailable('draining', 'the server is going away')
-      const { tenant, priority, bytes } = request
+      const { tenant, priority, bytes, key } = request
       const position = this.#schedule.ahead(tenant, priority)
-      const stepsBefore = this.#schedule.stepsBefore(tenant, priority, position)
+      const stepsBefore = key === undefined ? 0 : this.#schedule.stepsBefore(tenant, priority, key, position)
       const estimate = estimateOf(request, { position, stepsBefore }, this.#working, this.#rates)
       checkDeadline(request, estimate)
       const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)

@@ -5,15 +5,25 @@ import type { ServiceDefinition } from '@grpc/proto-loader'
 import { type FlexitError, invalidArgument } from '../engine/errors.js'
 import { editorService } from '../proto/definition.js'
 
-/** Fields by number whose bytes do not count, or that hold such fields. */
-interface Bulk {
-  readonly [field: number]: Bulk | true
+/** A message that holds what may be large. */
+interface Shape {
+  /** Fields by number whose bytes do not count, or that hold such fields. */
+  readonly bulk: Readonly<Record<number, Shape | true>>
+  /** How many fields it has in all; those that are plain numbers, and all others have a length. */
+  readonly fields: number
+  readonly numbers: readonly number[]
+  /** Lists of numbers, which may come in either form. */
+  readonly lists?: readonly number[]
 }
 
-/** Of the picture and the latent of a StartEdit. */
-const startBulk: Bulk = { 2: true, 6: { 2: { 3: true } } }
-
-const bulkOf: Readonly<Record<string, Bulk>> = { Edit: { 2: startBulk }, RunEdit: { 2: startBulk } }
+/** As in proto/flexit/v1: readers go by the number of a field alone, so that its form has to be right. */
+const latent: Shape = { bulk: { 3: true }, fields: 3, numbers: [2], lists: [1] }
+const resumePoint: Shape = { bulk: { 2: latent }, fields: 3, numbers: [1] }
+const startEdit: Shape = { bulk: { 2: true, 6: resumePoint }, fields: 12, numbers: [8, 9, 10, 11, 12] }
+const shapes: Readonly<Record<string, Shape>> = {
+  Edit: { bulk: { 2: startEdit }, fields: 10, numbers: [] },
+  RunEdit: { bulk: { 2: startEdit }, fields: 2, numbers: [] },
+}
 
 /** Of a request without its picture and its latent. */
 const maxBytes = 256 * 1024
@@ -37,7 +47,7 @@ export const boundedService: ServiceDefinition = Object.fromEntries(
   Object.entries(editorService).map(([name, method]) => {
     const requestDeserialize = (bytes: Buffer) => {
       const seen = new Map<number, Buffer>()
-      const rest = restBytes(bytes, bulkOf[name] ?? {}, seen)
+      const rest = name in shapes ? restBytes(bytes, shapes[name]!, seen) : bytes.length
       if (rest <= maxBytes) return method.requestDeserialize(bytes)
       const empty = {}
       const message = `the request has ${rest} bytes besides its picture, at most ${maxBytes} are taken`
@@ -54,10 +64,10 @@ export const boundedService: ServiceDefinition = Object.fromEntries(
 )
 
 /**
- * Bytes of a message without those that are `bulk`. What is no message is left to its reader to refuse. `seen` gets its
- * parts by their numbers.
+ * Bytes of a message without those that are bulk; all of them where a reader might see other fields than are seen here. What
+ * is no message is left to its reader to refuse. `seen` gets its parts by their numbers.
  */
-function restBytes(bytes: Buffer, bulk: Bulk, seen?: Map<number, Buffer>): number {
+function restBytes(bytes: Buffer, { bulk, fields, numbers, lists = [] }: Shape, seen?: Map<number, Buffer>): number {
   let rest = bytes.length
   let at = 0
   const varint = () => {
@@ -72,13 +82,16 @@ function restBytes(bytes: Buffer, bulk: Bulk, seen?: Map<number, Buffer>): numbe
   while (at < bytes.length) {
     const tag = varint()
     const wireType = tag % 8
+    const field = Math.floor(tag / 8)
+    const isKnown = field <= fields && !lists.includes(field)
+    if (tag >= 2 ** 32 || (isKnown && wireType !== (numbers.includes(field) ? 0 : 2))) return bytes.length
     if (wireType === 0) varint()
     else if (wireType === 1) at += 8
     else if (wireType === 5) at += 4
     else if (wireType === 2) {
       const length = varint()
+      if (length >= 2 ** 31) return bytes.length
       const part = bytes.subarray(at, at + length)
-      const field = Math.floor(tag / 8)
       const inner = bulk[field]
       seen?.set(field, part)
       if (inner !== undefined) rest -= part.length - (inner === true ? 0 : restBytes(part, inner))

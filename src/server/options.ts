@@ -122,15 +122,17 @@ export function variableName(name: OptionName): string {
 
 /** Of the program's other commands. */
 const otherVariables = ['FLEXIT_HOME', 'FLEXIT_TOKEN', 'FLEXIT_DEBUG']
-/** What Kubernetes tells pods of a Service that is called flexit, or flexit-something. */
+/** What Kubernetes tells pods of a Service that is called flexit, or flexit-something: by its name, or by its value. */
 const serviceLink = /^FLEXIT_(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_)/
+const serviceAddress = /^(tcp|udp|sctp):\/\//
 
 /** Names of ours that are none: a misspelt FLEXIT_AUTH_FILE would leave the server open. */
 function strangers(environment: OptionSources['environment']): string[] {
   const known = [...optionNames.map(variableName), ...otherVariables]
-  return Object.keys(environment).filter(
-    (name) => name.startsWith('FLEXIT_') && !known.includes(name) && !serviceLink.test(name),
-  )
+  return Object.entries(environment)
+    .filter(([name, value = '']) => !serviceLink.test(name) && !serviceAddress.test(value))
+    .map(([name]) => name)
+    .filter((name) => name.startsWith('FLEXIT_') && !known.includes(name))
 }
 
 export interface OptionSources {

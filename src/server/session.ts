@@ -36,6 +36,8 @@ export interface SessionSetup {
 type Ending = [status: EditStatus, event: EventBody]
 
 const maxNotes = 8
+/** Updates that wait for the step that is under way. */
+const maxPendingUpdates = 64
 
 const seconds = (fromMs: number) => (performance.now() - fromMs) / 1000
 
@@ -181,7 +183,7 @@ export class Session {
   async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
     if (edit === undefined || this.#ending || (number > 0 && this.#answers(number))) return
-    if (this.#reader.behind) {
+    if (this.#reader.behind || this.#updates.length >= maxPendingUpdates) {
       const cure = 'Acknowledge the events that came.'
       throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
     }
@@ -196,12 +198,13 @@ export class Session {
     return this.#reader.answers(number) || this.#updates.some((update) => update.number === number)
   }
 
-  /** They are in force from `state` on, or come too late. */
+  /** They are in force from `state` on, or come too late. The last has the state, which is that of all. */
   #tellUpdates(state: EditState): void {
-    for (const { target: targetText, parameters, number } of this.#updates.splice(0)) {
-      const resumePoint = this.#point(state, true)
-      this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number, resumePoint } })
-    }
+    const updates = this.#updates.splice(0)
+    updates.forEach(({ target: targetText, parameters, number }, i) => {
+      const point = i === updates.length - 1 ? { resumePoint: this.#point(state, true) } : {}
+      this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number, ...point } })
+    })
   }
 
   /** Events up to `sequence` arrived at the reader. */
@@ -446,9 +449,11 @@ export class Session {
     for (const outbox of this.#observers) if (terminal || !outbox.behind) outbox.push(message)
   }
 
-  /** Of updates and warnings only the last few, for there may be any number. */
+  /** Of updates and warnings only the last few, for there may be any number; without states, which watchers do not need. */
   #remember(message: EditMessage): void {
-    this.#notes.push(message)
+    const { bare } = message
+    const updated = bare.updated === undefined ? {} : { updated: { ...bare.updated, resumePoint: null } }
+    this.#notes.push({ ...message, bare: { ...bare, ...updated } })
     if (this.#notes.length > maxNotes) this.#notes.shift()
   }
 

@@ -542,6 +542,10 @@ test('where all places are taken by edits of its tenant a new one waits for the 
   t.is(stage.scheduler.admit(request).estimatedStartMs, left * 100, 'both take so many steps')
   t.is(stage.scheduler.admit({ ...request, tenant: 'y' }).estimatedStartMs, 10 * 50, 'after the one above')
   t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: left * 100 }), { code: 'FAILED_PRECONDITION' })
+  const accepted = stage.submit(newState('cat', { steps: 900 }), { tenant: 'z' })
+  accepted.edit.accept(1)
+  await stage.finish()
+  t.is(stage.scheduler.admit({ ...request, tenant: 'z' }).estimatedStartMs! < 900 * 50, true, 'not its other 899 steps')
 })
 
 test('a deadline is judged by the steps of its own pack and graph', async (t) => {

@@ -32,6 +32,25 @@ test('pictures and latents may be large, nothing else', (t) => {
   for (const one of wrong) t.regex(unreadOf(read(one))?.error.message ?? '', /bytes besides its picture/)
 })
 
+test('fields in a form that is not theirs hide nothing', (t) => {
+  const delimited = (field: number, part: Buffer) => {
+    const length: number[] = []
+    for (let left = part.length; ; left = Math.floor(left / 128)) {
+      length.push(left > 127 ? (left % 128) + 128 : left)
+      if (left < 128) break
+    }
+    return Buffer.concat([Buffer.from([8 * field + 2, ...length]), part])
+  }
+  const hidden = delimited(2, Buffer.alloc(400_000))
+  // A source text as a number, which its reader takes for a length.
+  const start = Buffer.concat([Buffer.from([8 * 3, 5]), hidden])
+  const read = (bytes: Buffer) => boundedService['Edit']!.requestDeserialize(bytes)
+  t.truthy(unreadOf(read(delimited(2, start))))
+  t.is(unreadOf(read(delimited(2, hidden))), undefined)
+  const unpacked = Buffer.concat([Buffer.from([8, 32, 8, 8, 8, 8]), delimited(3, Buffer.alloc(400_000))])
+  t.is(unreadOf(read(delimited(2, delimited(6, delimited(2, unpacked))))), undefined)
+})
+
 test('bytes that are no message are left to their reader', (t) => {
   const read = boundedService['Edit']!.requestDeserialize
   const bytes = editorService['Edit']!.requestSerialize({ editId: 'a', start: startEdit() })

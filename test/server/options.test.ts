@@ -65,6 +65,7 @@ test('a variable of ours that is misspelt is not passed over', (t) => {
     FLEXIT_SERVICE_PORT_GRPC: '50051',
     FLEXIT_PORT_50051_TCP_ADDR: '10.0.0.1',
     FLEXIT_WEB_SERVICE_PORT: '80',
+    FLEXIT_GATEWAY_PORT: 'tcp://10.0.0.1:80',
   }
   t.notThrows(() => resolveOptions({ flags: {}, environment: others }))
 })

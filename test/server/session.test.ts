@@ -55,6 +55,24 @@ test('so is one that comes while an edit of an old connection is handed back', a
   t.deepEqual(heard.map(kindOf), ['accepted', 'started', 'cancelled'])
 })
 
+test('updates that wait for a step are bounded, and the last answer alone has the state', async (t) => {
+  const { session, scheduler, heard, ended } = await begin()
+  scheduler.allow(1)
+  const updates = Array.from({ length: 70 }, (_, i) => session.update({ target: `lemon ${i}` }, i + 1))
+  const results = await Promise.allSettled(updates)
+  t.is(results.filter(({ status }) => status === 'fulfilled').length, 64)
+  t.like(results.at(-1), { reason: { code: 'RESOURCE_EXHAUSTED' } })
+  scheduler.allow(10)
+  await ended
+  const answers = heard.flatMap(({ updated }) => (updated === undefined ? [] : [updated]))
+  t.deepEqual(
+    answers.map(({ number }) => number),
+    Array.from({ length: 64 }, (_, i) => i + 1),
+  )
+  t.is(answers.filter(({ resumePoint }) => resumePoint != null).length, 1)
+  t.truthy(answers.at(-1)!.resumePoint)
+})
+
 test('a cancel that comes while the picture of an edit is encoded comes too late', async (t) => {
   const { session, scheduler, edit, heard, ended } = await begin()
   scheduler.allow(10)

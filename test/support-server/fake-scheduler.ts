@@ -162,9 +162,15 @@ class FakeEdit implements RunningEdit {
       throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'steps', message: 'steps cannot be 0', cure: 'Use 1.' })
     }
     const before = this.#update ?? this.state
-    this.#update = { target: target ?? before.target, parameters: { ...before.parameters, ...parameters } }
+    const after = { target: target ?? before.target, parameters: { ...before.parameters, ...parameters } }
+    // No step can be under way.
+    if (this.#paused || this.held || this.#allowed <= 0) {
+      this.state = { ...this.state, ...after }
+      return { ...after, pending: false }
+    }
+    this.#update = after
     this.#wake()
-    return { ...this.#update, pending: true }
+    return { ...after, pending: true }
   }
 
   #wake(): void {
