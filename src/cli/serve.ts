@@ -19,8 +19,9 @@ import { createProgress } from './progress.js'
 
 const notes = `
 Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
-before variables, variables before the file; FLEXIT_… that are no option are refused. SIGTERM and Ctrl-C: the server ends within --drain-ms, all but its last quarter
-(2 to 5 s) for edits to finish; the others are handed back to their clients. A second one ends it at once.
+before variables, variables before the file; FLEXIT_… that are no option are refused. SIGTERM and Ctrl-C: the server
+ends within --drain-ms, all but its last quarter (2 to 5 s) for edits to finish; the others are handed back to their
+clients. A second one ends it at once.
 
 The file of --auth-file: { "tokens": [{ "tenant": "web", "token": "…" }, …], "tenants": { "web": { "weight": 4 } } }; a token of
 16 characters or more, or its "sha256"; "priority" of a tenant: the highest of its edits.

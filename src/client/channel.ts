@@ -162,8 +162,11 @@ export class Channel {
     connection.calls += 1
     this.#calls.add(call)
     let heard = 0
-    call.once('data', () => (connection.answered += heard = 1))
-    call.on('data', () => (connection.heardMs = performance.now()))
+    call.on('data', () => {
+      connection.answered += 1 - heard
+      connection.heardMs = performance.now()
+      heard = 1
+    })
     call.on('status', () => {
       connection.calls -= 1
       connection.answered -= heard

@@ -66,14 +66,15 @@ export function readEditFile(path: string): SavedEdit {
     const z = file.tensors.has('z') ? readLatent(path, file, 'z', [undefined, undefined, undefined]) : undefined
     if (z === undefined && state.step > 0)
       throw damaged(path, `it has no tensor z, though ${state.step} steps were taken`)
+    const shape = file.tensors.get('z')?.shape
     const snapshots = new Map<number, Float32Array>()
     for (const name of file.tensors.keys()) {
       if (name === 'picture' || name === 'z') continue
       const at = Number(/^z\.(0|[1-9]\d{0,8})$/.exec(name)?.[1] ?? NaN)
       if (!(at <= state.step)) throw damaged(path, `it has a tensor ${JSON.stringify(name)} that no saved edit has`)
-      snapshots.set(at, readLatent(path, file, name, file.tensors.get('z')?.shape ?? []))
+      snapshots.set(at, readLatent(path, file, name, shape ?? []))
     }
-    return { state: { ...state, picture, z, shape: file.tensors.get('z')?.shape }, packName, snapshots }
+    return { state: { ...state, picture, z, shape }, packName, snapshots }
   } finally {
     file.close()
   }

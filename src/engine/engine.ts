@@ -122,8 +122,8 @@ export class Engine {
 
   /**
    * Take every edit one step further, in one batch. All must have the same specification (`specificationKey`) and a step
-   * left, and none may be there twice. An edit's results do not depend on the others; one whose numbers are no longer finite fails alone, at its last
-   * good latent. Reports are in the order of the edits.
+   * left, and none may be there twice. An edit's results do not depend on the others; one whose numbers are no longer
+   * finite fails alone, at its last good latent. Reports are in the order of the edits.
    */
   async step(edits: readonly Edit[]): Promise<StepReport[]> {
     const [first] = edits

@@ -52,8 +52,9 @@ export class AdmittedTicket implements Ticket {
 
 /**
  * With `position` edits before it, which are taken to have as many steps as it has, but at least after `stepsBefore` steps
- * of others, on `devices` devices. Nothing is estimated of a graph that was not measured. Edits before it may have other graphs: they are taken to be as fast as its
- * own, or as the mean of all if that is less, for an edit that could finish must not be refused.
+ * of others, on `devices` devices. Nothing is estimated of a graph that was not measured. Edits before it may have other
+ * graphs: they are taken to be as fast as its own, or as the mean of all if that is less, for an edit that could finish
+ * must not be refused.
  */
 export function estimateOf(
   { steps, key }: AdmissionRequest,

@@ -3,26 +3,43 @@
 
 import type { ServiceDefinition } from '@grpc/proto-loader'
 import { type FlexitError, invalidArgument } from '../engine/errors.js'
-import { editorService } from '../proto/definition.js'
+import { editorService, messageType } from '../proto/definition.js'
 
-/** A message that holds what may be large. */
+/** A message that holds what may be large. Readers go by the number of a field alone, so that its form has to be right. */
 interface Shape {
   /** Fields by number whose bytes do not count, or that hold such fields. */
-  readonly bulk: Readonly<Record<number, Shape | true>>
-  /** How many fields it has in all; those that are plain numbers, and all others have a length. */
-  readonly fields: number
-  readonly numbers: readonly number[]
-  /** Lists of numbers, which may come in either form. */
-  readonly lists?: readonly number[]
+  readonly bulk: ReadonlyMap<number, Shape | true>
+  /** The wire type of each field of the contract but lists of numbers, which may come in two. */
+  readonly wireTypes: ReadonlyMap<number, number>
 }
 
-/** As in proto/flexit/v1: readers go by the number of a field alone, so that its form has to be right. */
-const latent: Shape = { bulk: { 3: true }, fields: 3, numbers: [2], lists: [1] }
-const resumePoint: Shape = { bulk: { 2: latent }, fields: 3, numbers: [1] }
-const startEdit: Shape = { bulk: { 2: true, 6: resumePoint }, fields: 12, numbers: [8, 9, 10, 11, 12] }
+interface Field {
+  readonly name: string
+  readonly number: number
+  readonly type: string
+  readonly label: string
+}
+
+const delimitedTypes = ['TYPE_STRING', 'TYPE_BYTES', 'TYPE_MESSAGE']
+
+/** Of a message of the contract, with its large fields by name. Its numbers are varints. */
+function shapeOf(name: string, large: Readonly<Record<string, Shape | true>>): Shape {
+  const { field } = messageType(`flexit.v1.${name}`).type as { readonly field: readonly Field[] }
+  const wireTypes = new Map<number, number>()
+  const bulk = new Map<number, Shape | true>()
+  for (const { name: own, number, type, label } of field) {
+    const isDelimited = delimitedTypes.includes(type)
+    if (isDelimited || label !== 'LABEL_REPEATED') wireTypes.set(number, isDelimited ? 2 : 0)
+    if (large[own] !== undefined) bulk.set(number, large[own])
+  }
+  return { bulk, wireTypes }
+}
+
+const resumeFrom = shapeOf('ResumePoint', { latent: shapeOf('Latent', { data: true }) })
+const start = shapeOf('StartEdit', { image: true, resumeFrom })
 const shapes: Readonly<Record<string, Shape>> = {
-  Edit: { bulk: { 2: startEdit }, fields: 10, numbers: [] },
-  RunEdit: { bulk: { 2: startEdit }, fields: 2, numbers: [] },
+  Edit: shapeOf('EditRequest', { start }),
+  RunEdit: shapeOf('RunEditRequest', { start }),
 }
 
 /** Of a request without its picture and its latent. */
@@ -67,7 +84,7 @@ export const boundedService: ServiceDefinition = Object.fromEntries(
  * Bytes of a message without those that are bulk; all of them where a reader might see other fields than are seen here. What
  * is no message is left to its reader to refuse. `seen` gets its parts by their numbers.
  */
-function restBytes(bytes: Buffer, { bulk, fields, numbers, lists = [] }: Shape, seen?: Map<number, Buffer>): number {
+function restBytes(bytes: Buffer, { bulk, wireTypes }: Shape, seen?: Map<number, Buffer>): number {
   let rest = bytes.length
   let at = 0
   const varint = () => {
@@ -83,8 +100,7 @@ function restBytes(bytes: Buffer, { bulk, fields, numbers, lists = [] }: Shape, 
     const tag = varint()
     const wireType = tag % 8
     const field = Math.floor(tag / 8)
-    const isKnown = field <= fields && !lists.includes(field)
-    if (tag >= 2 ** 32 || (isKnown && wireType !== (numbers.includes(field) ? 0 : 2))) return bytes.length
+    if (tag >= 2 ** 32 || wireType !== (wireTypes.get(field) ?? wireType)) return bytes.length
     if (wireType === 0) varint()
     else if (wireType === 1) at += 8
     else if (wireType === 5) at += 4
@@ -92,7 +108,7 @@ function restBytes(bytes: Buffer, { bulk, fields, numbers, lists = [] }: Shape, 
       const length = varint()
       if (length >= 2 ** 31) return bytes.length
       const part = bytes.subarray(at, at + length)
-      const inner = bulk[field]
+      const inner = bulk.get(field)
       seen?.set(field, part)
       if (inner !== undefined) rest -= part.length - (inner === true ? 0 : restBytes(part, inner))
       at += length

@@ -129,10 +129,8 @@ const serviceAddress = /^(tcp|udp|sctp):\/\//
 /** Names of ours that are none: a misspelt FLEXIT_AUTH_FILE would leave the server open. */
 function strangers(environment: OptionSources['environment']): string[] {
   const known = [...optionNames.map(variableName), ...otherVariables]
-  return Object.entries(environment)
-    .filter(([name, value = '']) => !serviceLink.test(name) && !serviceAddress.test(value))
-    .map(([name]) => name)
-    .filter((name) => name.startsWith('FLEXIT_') && !known.includes(name))
+  const isLink = (name: string) => serviceLink.test(name) || serviceAddress.test(environment[name] ?? '')
+  return Object.keys(environment).filter((name) => name.startsWith('FLEXIT_') && !known.includes(name) && !isLink(name))
 }
 
 export interface OptionSources {

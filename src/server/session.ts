@@ -178,14 +178,14 @@ export class Session {
 
   /**
    * Does nothing where the answer to one with the same number, if it has one, is on its way. Errors, with the edit unchanged:
-   * INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read.
+   * INVALID_ARGUMENT; RESOURCE_EXHAUSTED where the answers are not read, or many updates wait for a step.
    */
   async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
     if (edit === undefined || this.#ending || (number > 0 && this.#answers(number))) return
-    if (this.#reader.behind || this.#updates.length >= maxPendingUpdates) {
-      const cure = 'Acknowledge the events that came.'
-      throw new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'too many events were not acknowledged', cure })
+    if (this.#reader.behind) throw tooMuch('too many events were not acknowledged', 'Acknowledge the events that came.')
+    if (this.#updates.length >= maxPendingUpdates) {
+      throw tooMuch(`${maxPendingUpdates} updates wait for the step that is under way`, 'Wait for their answers.')
     }
     const { pending, ...aims } = edit.update(change)
     this.#steps = aims.parameters.steps
@@ -509,6 +509,10 @@ export class Session {
     if (isOwnFault(status.code)) this.#logger.error({ err: error }, 'edit failed')
     return status
   }
+}
+
+function tooMuch(message: string, cure: string): WireError {
+  return new WireError({ code: 'RESOURCE_EXHAUSTED', message, cure })
 }
 
 /** Call `make` the first time only. It is let go of then, with all that it holds: for a preview its raw picture. */

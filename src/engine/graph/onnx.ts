@@ -80,8 +80,8 @@ const encoders: { readonly [K in OperationName]?: Encoder<K> } = {
 
 /**
  * Write a graph to `FOLDER/NAME.onnx` and its large constants to `FOLDER/tensors/`, both atomically; returns the path.
- * Composites are lowered first; constants that lie there are written again where they were damaged. Errors: FAILED_PRECONDITION where the disk is full or read-only, and whatever reading
- * the weights throws.
+ * Composites are lowered first; constants that lie there are written again where they were damaged. Errors:
+ * FAILED_PRECONDITION where the disk is full or read-only, and whatever reading the weights throws.
  */
 export async function writeOnnx(graph: Graph, folder: string, name: string): Promise<string> {
   const lowered = lower(graph)
