@@ -6,7 +6,7 @@ import { type BenchCase, benchCases } from '../../bench/cases.js'
 import type { Figure } from '../../bench/kit/report.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { loadCommand } from './bench/load.js'
-import { interruptible } from './interruption.js'
+import { endBy, interruptible } from './interruption.js'
 import { createProgress } from './progress.js'
 
 interface CaseOptions {
@@ -57,7 +57,7 @@ async function runCases(cases: readonly BenchCase[], { json, quiet = false }: Ca
   const { Report, formatFigure } = await import('../../bench/kit/report.js')
   const progress = createProgress({ quiet })
   // A case that is stopped in its middle has nothing to tell, and its servers end with this process.
-  signal.addEventListener('abort', () => process.exit(130))
+  signal.addEventListener('abort', () => endBy('SIGINT'))
   const unmet: string[] = []
   for (const { name, shows, load } of cases) {
     const print = (what: object, words: string) => {

@@ -5,7 +5,6 @@
 export async function endable<T>(farewell: () => void, work: () => Promise<T>): Promise<T> {
   const onSignal = (name: NodeJS.Signals) => {
     farewell()
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     endBy(name)
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
@@ -27,7 +26,6 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
       controller.abort()
       return
     }
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     endBy(name)
   }
   const onOutputError = () => controller.abort()
@@ -41,10 +39,13 @@ export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>
   }
 }
 
-/** Nobody must listen to the signal any more. */
-function endBy(name: NodeJS.Signals): never {
+/** End the process at once, also while threads are in a step, by a signal of its own. Who listens for `exit` hears of it. */
+export function endBy(name: NodeJS.Signals): never {
+  const code = name === 'SIGINT' ? 130 : 143
+  process.emit('exit', code)
+  process.removeAllListeners(name)
   // Not an ordinary exit: threads in the middle of a step abort in it (ONNX Runtime throws where none catches). Only the
   // first process of a container does not die of its own signal.
   process.kill(process.pid, name)
-  process.exit(name === 'SIGINT' ? 130 : 143)
+  process.exit(code)
 }

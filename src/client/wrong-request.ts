@@ -17,18 +17,28 @@ interface NestedChecks {
 const uint32 = 2 ** 32 - 1
 /** More than any server takes. */
 const maxTextLength = 65_536
+/** Of networks, of their names. */
+const maxListLength = 256
 const aText = `a text of at most ${maxTextLength} characters`
 const aPicture = 'the bytes of a picture file, as a Buffer or another Uint8Array'
 
 const number: Check = (value) => (typeof value === 'number' && !Number.isNaN(value) ? undefined : 'a number')
 const text: Check = (value) => (typeof value === 'string' && value.length <= maxTextLength ? undefined : aText)
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'true or false')
-const texts: Check = (value) =>
-  Array.isArray(value) && value.every((one) => typeof one === 'string') ? undefined : 'a list of texts'
+const names: Check = (value) =>
+  isList(value, (one) => typeof one === 'string' && one.length <= maxListLength)
+    ? undefined
+    : `a list of at most ${maxListLength} texts, of at most ${maxListLength} characters`
 const numbers: Check = (value) =>
-  Array.isArray(value) && value.every((one) => whole(uint32)(one) === undefined) ? undefined : 'a list of whole numbers'
+  isList(value, (one) => whole(uint32)(one) === undefined)
+    ? undefined
+    : `a list of at most ${maxListLength} whole numbers`
 const bytes: Check = (value) => (value instanceof Uint8Array ? undefined : aPicture)
 const floats: Check = (value) => (value instanceof Float32Array ? undefined : 'a Float32Array')
+
+function isList(value: unknown, holds: (one: unknown) => boolean): boolean {
+  return Array.isArray(value) && value.length <= maxListLength && value.every(holds)
+}
 
 function whole(most: number): Check {
   return (value) =>
@@ -50,7 +60,7 @@ const parameterFields: Checks<EditParameters> = {
   lambdaZ: number,
   lambdaS: number,
   lambdaI: number,
-  networks: texts,
+  networks: names,
   views: whole(uint32),
   seed: whole(Number.MAX_SAFE_INTEGER),
 }

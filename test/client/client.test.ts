@@ -159,6 +159,8 @@ test('what the wire would change or leave out fails the edit, and nothing is sen
     ['seed', { parameters: { seed: 1.5 } }],
     ['lambdaZ', { parameters: { lambdaZ: '0.1' } }],
     ['networks', { parameters: { networks: 'rn50' } }],
+    ['networks', { parameters: { networks: Array(257).fill('rn') } }],
+    ['networks', { parameters: { networks: ['r'.repeat(257)] } }],
     ['step', { parameters: { step: 3 } }],
     ['toString', { parameters: { toString: 3 } }],
     ['parameters', { parameters: 'steps' }],

@@ -5,8 +5,10 @@ import { execFile } from 'node:child_process'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { status as codes } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import { parse } from 'yaml'
+import { isOwnFault } from '../../src/server/metrics.js'
 import { emptyMetrics } from '../../src/server/scheduler-metrics.js'
 import { deployFolder, isThere, root } from './manifests.js'
 
@@ -106,6 +108,19 @@ test('alerts, dashboard and scalers ask for what there is', async (t) => {
   const asked = [...alerts.map(({ expr }) => expr), ...expressions, ...scalers]
   t.true(asked.length > 50)
   for (const expression of asked) t.deepEqual(strangers(expression, all), [], expression)
+})
+
+test('alerts and dashboard count as the server’s fault what it counts itself', (t) => {
+  const own = Object.values(codes).filter((code): code is codes => typeof code === 'number' && isOwnFault(code))
+  const names = own.map((code) => codes[code]).sort()
+  const asked = [...alerts.map(({ expr }) => expr), ...expressions].flatMap((expression) =>
+    [...expression.matchAll(/\{([^}]*),code=~"([^"]*)"\}/g)].map(([, selector, list]) => {
+      const ofAll = selector!.includes('completed')
+      return [ofAll, list!.split('|').sort()] as const
+    }),
+  )
+  t.is(asked.length, 4)
+  for (const [ofAll, list] of asked) t.deepEqual(list, ofAll ? [...names, 'OK'].sort() : names)
 })
 
 test('strangers are found', async (t) => {
