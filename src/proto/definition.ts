@@ -9,12 +9,18 @@ import {
   type ServiceDefinition,
 } from '@grpc/proto-loader'
 
-const folder = fileURLToPath(new URL('../../../proto', import.meta.url))
+export const contractFolder = fileURLToPath(new URL('../../../proto', import.meta.url))
 
-export const packageDefinition: PackageDefinition = loadSync(
-  ['flexit/v1/editor.proto', 'google/rpc/error_details.proto'],
-  { includeDirs: [folder], longs: Number, enums: String, defaults: true, arrays: true, oneofs: true },
-)
+export const contractFile = 'flexit/v1/editor.proto'
+
+export const packageDefinition: PackageDefinition = loadSync([contractFile, 'google/rpc/error_details.proto'], {
+  includeDirs: [contractFolder],
+  longs: Number,
+  enums: String,
+  defaults: true,
+  arrays: true,
+  oneofs: true,
+})
 
 export const serviceName = 'flexit.v1.Editor'
 

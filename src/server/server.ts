@@ -3,10 +3,7 @@
 
 import { Server, ServerCredentials, type ServerOptions as GrpcOptions, experimental } from '@grpc/grpc-js'
 import { ReflectionService } from '@grpc/reflection'
-import { loadSync } from '@grpc/proto-loader'
-import { protoPath as healthProtoPath } from 'grpc-health-check'
 import type { Pack } from '../engine/pack/pack.js'
-import { packageDefinition } from '../proto/definition.js'
 import type { SchedulerApi } from '../scheduler/api.js'
 import type { Tenants } from './auth.js'
 import { CertificateFiles } from './certificate-files.js'
@@ -18,6 +15,7 @@ import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
 import type { ServerOptions } from './options.js'
+import { reflectedDefinition } from './reflection.js'
 import { serverInfo } from './server-info.js'
 import type { Tracing } from './tracing.js'
 import { watchCalls } from './watch-calls.js'
@@ -81,7 +79,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const health = new Health()
   health.addToServer(server)
   reports?.addToServer(server)
-  new ReflectionService({ ...packageDefinition, ...loadSync(healthProtoPath) }).addToServer(server)
+  new ReflectionService(reflectedDefinition()).addToServer(server)
 
   const { host } = options
   const port = await bind(server, host, options.port, credentialsOf(certificates, options))

@@ -43,7 +43,8 @@ test('a Python client runs edits, cancels one, and finds health and reflection',
     "health of '': SERVING",
     "health of 'flexit.v1.Editor': SERVING",
     'services: flexit.v1.Editor grpc.health.v1.Health',
-    'files: True',
+    'described: edit_id start attach cancel accept pause resume update acknowledge ping',
+    'imported: google.rpc.Status',
   ])
 })
 

@@ -10,6 +10,7 @@ import sys
 import grpc
 import reflection_pb2
 from flexit.v1 import editor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
 from health.v1 import health_pb2
 
 address, stopping_address, image = sys.argv[1:]
@@ -64,4 +65,15 @@ with grpc.insecure_channel(address) as channel:
     ]
     listed, described = reflect(iter(asked))
     print("services:", " ".join(sorted(s.name for s in listed.list_services_response.service)))
-    print("files:", len(described.file_descriptor_response.file_descriptor_proto) > 0)
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(data)
+        for data in described.file_descriptor_response.file_descriptor_proto
+    ]
+    pool = descriptor_pool.DescriptorPool()
+    while files:
+        ready = next(file for file in files if not {other.name for other in files} & set(file.dependency))
+        pool.Add(ready)
+        files.remove(ready)
+    edit = pool.FindServiceByName("flexit.v1.Editor").FindMethodByName("Edit")
+    print("described:", " ".join(field.name for field in edit.input_type.fields))
+    print("imported:", pool.FindMessageTypeByName("flexit.v1.Failed").fields_by_name["status"].message_type.full_name)
