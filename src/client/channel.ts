@@ -3,6 +3,7 @@
 
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { createSecureContext } from 'node:tls'
 import {
   type ChannelCredentials,
   Client as GrpcClient,
@@ -12,7 +13,7 @@ import {
   type VerifyOptions,
   credentials,
 } from '@grpc/grpc-js'
-import { fileError, invalidArgument } from '../engine/errors.js'
+import { FlexitError, fileError, invalidArgument } from '../engine/errors.js'
 import { editorService } from '../proto/definition.js'
 import type { EditEvent, EditRequest } from '../proto/messages.js'
 import { WireError, fromStatus, parseStatus } from '../proto/status.js'
@@ -29,13 +30,13 @@ export interface TlsOptions {
 export type Balancing = 'pick_first' | 'round_robin' | 'weighted_round_robin'
 
 export interface ChannelOptions {
-  /** Default: plain text. */
-  readonly tls?: TlsOptions | true
+  /** Default, and false: plain text. */
+  readonly tls?: TlsOptions | boolean
   /** Sent as `authorization: Bearer`. */
   readonly token?: string
   /**
    * The server is asked so often whether it is there, and given up when nothing came for one and a half times as long.
-   * Default 20,000 ms.
+   * More than 0; above 24 days it counts as that. Default 20,000 ms.
    */
   readonly keepaliveMs?: number
   /**
@@ -82,6 +83,9 @@ const flowControlWindowBytes = 4 * 1024 ** 2
 /** Servers and proxies take about 100 streams on a connection; the next one waits unseen. */
 const usualCallsPerConnection = 64
 
+/** A timer that is longer ends at once. */
+const maxTimerMs = 2 ** 31 - 1
+
 /** For single calls, which are answered at once. */
 const callMs = 20_000
 
@@ -120,8 +124,7 @@ export class Channel {
       const cure = 'Give a name that stands for all of them (dns:///NAME:PORT), or ipv4:ADDRESS:PORT,ADDRESS:PORT.'
       throw invalidArgument('balancing', 'weighted_round_robin is for the addresses of one name, not for a list', cure)
     }
-    if (!(keepaliveMs > 0)) throw invalidArgument('keepaliveMs', `keepaliveMs is ${keepaliveMs}`, 'Use 20000.')
-    this.keepaliveMs = keepaliveMs
+    this.keepaliveMs = Math.min(keepaliveMs, maxTimerMs)
     const callsPerConnection = usualCallsPerConnection
     this.servers = addresses.map((address) => ({ address, connections: [], callsPerConnection, avoidUntilMs: 0 }))
     this.#options = options
@@ -196,7 +199,7 @@ export class Channel {
   /** Wait for `ms`, or until `signal` or the end of the channel. */
   async sleep(ms: number, signal: AbortSignal): Promise<void> {
     const either = AbortSignal.any([signal, this.#end.signal])
-    await sleep(ms, undefined, { signal: either }).catch(() => undefined)
+    await sleep(Math.min(ms, maxTimerMs), undefined, { signal: either }).catch(() => undefined)
   }
 
   /** End all calls, for good. */
@@ -290,9 +293,9 @@ function withoutWrapping(details: string): string {
     .trim()
 }
 
-/** Plain text, or TLS with what the files hold. Errors: those of reading the files. */
-export function channelCredentials(tls: TlsOptions | true | undefined, verify?: VerifyOptions): ChannelCredentials {
-  if (tls === undefined) return credentials.createInsecure()
+/** Plain text, or TLS with what the files hold. Errors: those of reading the files, INVALID_ARGUMENT (what they hold). */
+export function channelCredentials(tls: TlsOptions | boolean = false, verify?: VerifyOptions): ChannelCredentials {
+  if (tls === false) return credentials.createInsecure()
   const { ca, cert, key } = tls === true ? {} : tls
   const read = (path: string | undefined) => {
     try {
@@ -301,5 +304,13 @@ export function channelCredentials(tls: TlsOptions | true | undefined, verify?: 
       throw fileError(error, path!, 'read')
     }
   }
-  return credentials.createSsl(read(ca), read(key), read(cert), verify)
+  const files = { ca: read(ca), key: read(key), cert: read(cert) }
+  try {
+    createSecureContext({ ca: files.ca ?? undefined, key: files.key ?? undefined, cert: files.cert ?? undefined })
+    return credentials.createSsl(files.ca, files.key, files.cert, verify)
+  } catch (error) {
+    const message = `the certificates of TLS cannot be used: ${error instanceof Error ? error.message : String(error)}`
+    const cure = 'Give PEM files, and the key of the certificate.'
+    throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'tls', message, cure, cause: error })
+  }
 }

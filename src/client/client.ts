@@ -6,6 +6,7 @@ import { WireError } from '../proto/status.js'
 import { Channel, type ChannelOptions, type Server } from './channel.js'
 import { EditRun } from './edit-run.js'
 import type { ClientEditRequest } from './request.js'
+import { wrongOptions } from './wrong-request.js'
 
 /** A server that did not answer is asked after the others for so long. */
 const unreachableMs = 10_000
@@ -22,7 +23,7 @@ export interface ConnectOptions extends ChannelOptions {
   /**
    * How long to look for a server that takes a new edit, while none can be reached or all are full or going away; how
    * long they ask to wait is respected. One that is silent has its share of it to answer, at least a second. 0: each is
-   * asked once, and has ten seconds. Default 10,000 ms.
+   * asked once, and has ten seconds. Infinity: for ever. Default 10,000 ms.
    */
   readonly startMs?: number
   /** How long to try to reach a server again for an edit that one had, before it fails. Default 60,000 ms. */
@@ -57,9 +58,11 @@ export interface FlexitClient {
 /**
  * A client of one server (`HOST:PORT`), of a load balancer, of all addresses of a name (`dns:///NAME:PORT`) or of a list
  * of servers; they serve the same pack. Connects when first used.
- * Errors: INVALID_ARGUMENT (addresses), those of reading the files of TLS.
+ * Errors: INVALID_ARGUMENT (addresses, options, what the files of TLS hold), those of reading these files.
  */
 export function connect(servers: string | readonly string[], options: ConnectOptions = {}): FlexitClient {
+  const wrong = wrongOptions(servers, options)
+  if (wrong !== undefined) throw wrong
   const channel = new Channel(typeof servers === 'string' ? [servers] : servers, options)
   const { startMs = 10_000, reconnectMs = 60_000 } = options
   const patience = { startMs, reconnectMs }

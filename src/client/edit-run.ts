@@ -7,11 +7,20 @@ import { encodeParameters } from '../proto/codec.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
-import { type ClientEvent, type CompletedEvent, type StepEvent, isTerminal, toClientEvent, toPoint } from './events.js'
+import {
+  type ClientEvent,
+  type CompletedEvent,
+  type EditPoint,
+  type StepEvent,
+  type TerminalEvent,
+  isTerminal,
+  toClientEvent,
+  toPoint,
+} from './events.js'
 import { type ClientEditRequest, toDeadline, toStartEdit, wrongId } from './request.js'
 import { type Patience, answerWithin, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
-import { wrongRequest, wrongUpdate } from './wrong-request.js'
+import { wrongRequest, wrongStep, wrongUpdate } from './wrong-request.js'
 
 /** What is sent of a request that is wrong. */
 const nothing: StartEdit = { image: new Uint8Array(), sourceText: '', targetText: '' }
@@ -25,7 +34,7 @@ const handedBackMs = 10_000
 /**
  * An edit under way: iterate over it, once, for its events. Exactly one of completed, cancelled and failed comes last.
  * An event counts as dealt with when the next one is asked for; an application that is slow slows only this edit.
- * Leaving the loop early cancels the edit.
+ * Leaving the loop early cancels the edit. Iterating again is an error: FAILED_PRECONDITION.
  */
 export class EditRun implements AsyncIterable<ClientEvent> {
   readonly id: string
@@ -36,6 +45,13 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** When the application gives up. */
   readonly #deadlineMs: number
   readonly #events: AsyncGenerator<ClientEvent, void>
+  /** Its last event; undefined where nobody waited for it. */
+  readonly #last: Promise<TerminalEvent | undefined>
+  #settle!: (last: TerminalEvent | undefined) => void
+  #iterated = false
+  #result: Promise<CompletedEvent> | undefined
+  /** From where it was to go on. */
+  readonly #given: EditPoint | undefined
   /** Why it was never sent. */
   readonly #wrong: WireError | undefined
   /** What starts the edit anew: kept up to date with what was confirmed. */
@@ -73,28 +89,38 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #accept: { readonly step: number } | undefined
   #unconfirmed: UpdateCommand[] = []
   #updates = 0
-  /** What to say of updates that were never sent. */
+  /** What to say of wishes that were never sent. */
   #refused: ClientEvent[] = []
   #accepted = false
   #started = false
   readonly #warnings = new Set<string>()
 
   constructor(channel: Channel, request: ClientEditRequest, patience: Patience) {
-    this.id = request.id ?? randomUUID()
+    const { id = randomUUID(), deadlineMs = Infinity, resumeFrom } = (request as ClientEditRequest | null) ?? {}
+    this.id = id
     this.#channel = channel
     this.#request = request
     this.#patience = patience
-    this.#deadlineMs = this.#beginMs + (request.deadlineMs ?? Infinity)
-    this.#wrong = wrongId(this.id) ?? wrongRequest(request)
+    this.#deadlineMs = this.#beginMs + deadlineMs
+    this.#wrong = wrongId(id) ?? wrongRequest(request)
     this.#start = this.#wrong === undefined ? toStartEdit(request) : nothing
-    this.#nextStep = request.resumeFrom?.step ?? 0
+    this.#given = resumeFrom
+    this.#nextStep = resumeFrom?.step ?? 0
     this.#wireId = this.id
+    this.#last = new Promise((resolve) => (this.#settle = resolve))
     this.#events = this.#run()
     this.#server = channel.choose()
     if (this.#wrong === undefined && !channel.closed) this.#open({ start: this.#start })
   }
 
+  /** Errors: FAILED_PRECONDITION (it was iterated over, or its result was asked for, before). */
   [Symbol.asyncIterator](): AsyncIterator<ClientEvent, void> {
+    if (this.#iterated) {
+      const message = 'the events of an edit can be iterated over once, also by result()'
+      const cure = 'Keep what you need of them in the first loop; result() may be called beside it.'
+      throw new WireError({ code: 'FAILED_PRECONDITION', message, cure })
+    }
+    this.#iterated = true
     return {
       next: () => this.#events.next(),
       return: () => {
@@ -111,8 +137,16 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#send({ cancel: {} })
   }
 
-  /** End with the picture of step `step`, or of the present one. Of several calls the earliest step counts. */
+  /**
+   * End with the picture of step `step`, or of the present one. Of several calls the earliest step counts. What is no
+   * whole number changes nothing, and is answered by the event `rejected`.
+   */
   acceptAt(step?: number): void {
+    const wrong = wrongStep(step)
+    if (wrong !== undefined) {
+      this.#refuse(wrong)
+      return
+    }
     this.#accept = { step: Math.min(step ?? this.#nextStep, this.#accept?.step ?? Infinity) }
     this.#send({ accept: { step } })
   }
@@ -132,8 +166,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
     const wrong = wrongUpdate(change)
     if (wrong !== undefined) {
-      this.#refused.push({ kind: 'rejected', error: wrong })
-      this.#stream?.interrupt()
+      this.#refuse(wrong)
       return
     }
     this.#updates += 1
@@ -147,27 +180,36 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#send({ update })
   }
 
-  /** Wait for the end, in place of iterating. Errors: WireError where it failed or was cancelled. */
-  async result(): Promise<CompletedEvent> {
-    for await (const event of this) {
-      if (event.kind === 'completed') return event
-      if (event.kind === 'failed') throw event.error
-    }
+  #refuse(error: WireError): void {
+    this.#refused.push({ kind: 'rejected', error })
+    this.#stream?.interrupt()
+  }
+
+  /**
+   * Wait for the end: in place of iterating, or beside a loop, whose last event it waits for (not within one, which would
+   * wait for itself). May be called again. Errors: WireError where it failed or was cancelled.
+   */
+  result(): Promise<CompletedEvent> {
+    return (this.#result ??= this.#toResult())
+  }
+
+  async #toResult(): Promise<CompletedEvent> {
+    let last: ClientEvent | undefined
+    if (this.#iterated) last = await this.#last
+    else for await (const event of this) last = event
+    if (last?.kind === 'completed') return last
+    if (last?.kind === 'failed') throw last.error
     throw new WireError({ code: 'CANCELLED', message: 'the edit was cancelled' })
   }
 
   async *#run(): AsyncGenerator<ClientEvent, void> {
-    if (this.#wrong !== undefined) {
-      yield { kind: 'failed', error: this.#wrong, point: this.#request.resumeFrom }
-      return
-    }
     try {
+      if (this.#wrong !== undefined) yield this.#told({ kind: 'failed', error: this.#wrong, point: this.#given })
       while (!this.#ended && !this.#left) {
         const stream = this.#stream
         const message = this.#refused.length > 0 ? undefined : await stream?.next()
         for (const event of message === undefined ? await this.#withoutMessage() : await this.#take(message)) {
-          this.#ended = isTerminal(event)
-          yield event
+          yield this.#told(event)
         }
         const sequence = message?.sequence ?? 0
         if (sequence > 0 && stream === this.#stream) this.#send({ acknowledge: { sequence } })
@@ -177,15 +219,24 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     }
   }
 
+  #told(event: ClientEvent): ClientEvent {
+    if (isTerminal(event)) {
+      this.#ended = true
+      this.#settle(event)
+    }
+    return event
+  }
+
   /** The edit goes no further for this program; it is cancelled unless it has ended. */
   #leave(): void {
     if (!this.#ended) this.cancel()
+    this.#settle(undefined)
     this.#left = true
     this.#stream?.end()
     this.#stream = undefined
   }
 
-  /** What is to be said of updates that were not sent, or of a stream that is over; nothing where nobody iterates. */
+  /** What is to be said of wishes that were not sent, or of a stream that is over; nothing where nobody iterates. */
   async #withoutMessage(): Promise<ClientEvent[]> {
     if (this.#left) return []
     if (this.#refused.length > 0) return this.#refused.splice(0)

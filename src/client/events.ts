@@ -63,10 +63,14 @@ export type ClientEvent =
   | StepEvent
   | { readonly kind: 'warning'; readonly message: string }
   | { readonly kind: 'updated'; readonly target: string; readonly parameters: Partial<EditParameters> }
-  /** An update was wrong and changed nothing. */
+  /** An update, or the step of `acceptAt`, was wrong and changed nothing. */
   | { readonly kind: 'rejected'; readonly error: WireError }
   /** The connection was lost, or the server went away: the edit goes on from step `step`. */
   | { readonly kind: 'resumed'; readonly step: number }
+  | TerminalEvent
+
+/** What comes last. */
+export type TerminalEvent =
   | CompletedEvent
   | { readonly kind: 'cancelled'; readonly point: EditPoint | undefined }
   | { readonly kind: 'failed'; readonly error: WireError; readonly point: EditPoint | undefined }
@@ -117,7 +121,7 @@ export function toClientEvent(event: EditEvent, droppedBefore: number): ClientEv
   return undefined
 }
 
-export function isTerminal(event: ClientEvent): boolean {
+export function isTerminal(event: ClientEvent): event is TerminalEvent {
   return event.kind === 'completed' || event.kind === 'cancelled' || event.kind === 'failed'
 }
 

@@ -1,8 +1,10 @@
-// What of a request is looked at here: what JavaScript lets pass and the wire would change or leave out without a word.
-// Whether a value makes sense is the server's to say.
+// What of a request is looked at here: what JavaScript lets pass and the wire would change or leave out without a word;
+// and the options of a client. Whether a value makes sense is the server's to say.
 
 import type { EditParameters } from '../engine/parameters.js'
 import { WireError } from '../proto/status.js'
+import type { TlsOptions } from './channel.js'
+import type { ConnectOptions } from './client.js'
 import type { ClientEditRequest, PictureRequest } from './request.js'
 
 /** What a value should be; undefined: it is that. */
@@ -96,8 +98,49 @@ const requestFields: Checks<ClientEditRequest> = {
   runOn: flag,
 }
 
+/** What may stand in a header. */
+const tokenText: Check = (value) =>
+  typeof value === 'string' && value.length <= maxTextLength && /^[ -~]*$/.test(value)
+    ? undefined
+    : 'a text of visible ASCII characters on one line'
+const duration: Check = (value) => (typeof value === 'number' && value >= 0 ? undefined : 'milliseconds, at least 0')
+const interval: Check = (value) => (typeof value === 'number' && value > 0 ? undefined : 'milliseconds, more than 0')
+
+const tlsFields: Checks<TlsOptions> = { ca: text, cert: text, key: text }
+
+const connectFields: Checks<ConnectOptions> = {
+  tls: (value) => (isObject(value) || flag(value) === undefined ? undefined : 'true, false or an object'),
+  token: tokenText,
+  keepaliveMs: interval,
+  balancing: oneOf('pick_first', 'round_robin', 'weighted_round_robin'),
+  startMs: duration,
+  reconnectMs: duration,
+}
+
+/** What is wrong with the addresses or the options of a client: INVALID_ARGUMENT, naming the first; or undefined. */
+export function wrongOptions(servers: unknown, options: unknown): WireError | undefined {
+  const addresses: unknown[] = Array.isArray(servers) ? servers : [servers]
+  const other = addresses.find((address) => typeof address !== 'string')
+  if (other !== undefined || servers === undefined)
+    return wrong('servers', shown(other), 'HOST:PORT, or a list of them')
+  const error = wrongIn('options', options, { fields: connectFields, prefix: '' })
+  if (error !== undefined) return error
+  const { tls } = options as ConnectOptions
+  if (!isObject(tls)) return undefined
+  const { cert, key } = tls
+  const alone = (cert === undefined) !== (key === undefined)
+  const lone = () => wrong(cert === undefined ? 'tls.cert' : 'tls.key', 'missing', 'both cert and key, or neither')
+  return wrongIn('tls', tls, { fields: tlsFields, prefix: 'tls.' }) ?? (alone ? lone() : undefined)
+}
+
+/** What is wrong with the step of `acceptAt`, as of a request. */
+export function wrongStep(step: unknown): WireError | undefined {
+  return wrongIn('accept', { step }, { fields: { step: whole(uint32) }, prefix: '' })
+}
+
 /** What is wrong with a request: INVALID_ARGUMENT, naming the first field; or undefined. */
 export function wrongRequest(request: ClientEditRequest): WireError | undefined {
+  if (!isObject(request)) return wrong('request', shown(request), 'an object')
   const given: Partial<ClientEditRequest> = request
   const missing = (['image', 'source', 'target'] as const).find((name) => given[name] === undefined)
   if (missing !== undefined) return wrong(missing, 'missing', missing === 'image' ? aPicture : aText)
@@ -110,7 +153,7 @@ export function wrongUpdate(change: object): WireError | undefined {
 }
 
 function wrongIn(name: string, values: unknown, { fields, prefix }: NestedChecks): WireError | undefined {
-  if (typeof values !== 'object' || values === null) return wrong(name, shown(values), 'an object')
+  if (!isObject(values)) return wrong(name, shown(values), 'an object')
   for (const [key, value] of Object.entries(values) as [string, unknown][]) {
     if (value === undefined) continue
     const field = prefix + key
@@ -122,9 +165,15 @@ function wrongIn(name: string, values: unknown, { fields, prefix }: NestedChecks
       continue
     }
     const expected = check(value)
-    if (expected !== undefined) return wrong(field, shown(value), expected)
+    // A token stands in no message.
+    const given = check === tokenText ? 'something else' : shown(value)
+    if (expected !== undefined) return wrong(field, given, expected)
   }
   return undefined
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
 }
 
 function wrong(field: string, given: string, expected: string): WireError {

@@ -2,10 +2,19 @@
 // The schedulers are fake ones, whose steps are deterministic: the same bits mean that nothing was lost.
 
 import { EventEmitter, once } from 'node:events'
+import { rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { type ClientEvent, type EditRun, type EditSummary, connect } from '../../src/client/client.js'
-import { invalidArgument } from '../../src/engine/errors.js'
+import {
+  type ClientEvent,
+  type ConnectOptions,
+  type EditRun,
+  type EditSummary,
+  connect,
+} from '../../src/client/client.js'
+import { FlexitError, invalidArgument } from '../../src/engine/errors.js'
 import { toStatus } from '../../src/proto/status.js'
 import { serveOnly } from '../support-server/serve-only.js'
 import { apple, serve } from '../support-server/start.js'
@@ -70,6 +79,35 @@ test('an edit, its events and its result', async (t) => {
   const { picture, point } = await client.edit(request).result()
   t.is(picture.format, 'png')
   t.deepEqual(point.latent, latentOf(events), 'the same request gives the same bits')
+})
+
+test('the result of an edit: as often as it is asked for, beside a loop and after it', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const alone = client.edit(request)
+  const [first, again] = await Promise.all([alone.result(), alone.result()])
+  t.is(first, again)
+  t.throws(() => alone[Symbol.asyncIterator](), { code: 'FAILED_PRECONDITION' })
+
+  const run = client.edit(request)
+  let beside: Promise<unknown> | undefined
+  const events = await collect(run, ({ kind }) => {
+    if (kind === 'started') beside = run.result()
+  })
+  t.deepEqual(stepsOf(events), upTo(40), 'no event was taken from the loop')
+  const last: unknown = events.at(-1)
+  t.is(await beside, last)
+  t.true((await run.result()) === last)
+  await t.throwsAsync(collect(run), { code: 'FAILED_PRECONDITION' })
+
+  const looped = client.edit(request)
+  await collect(looped)
+  t.is((await looped.result()).kind, 'completed')
+
+  const left = client.edit(request)
+  for await (const event of left) if (event.kind === 'started') break
+  await t.throwsAsync(left.result(), { code: 'CANCELLED' })
 })
 
 test('cancel, accept, pause, resume and update', async (t) => {
@@ -143,6 +181,67 @@ test('an edit id that is not allowed fails the edit, and nothing is sent', async
   t.is(scheduler.admitted.length, 0)
   const longest = client.edit({ ...request, id: 'x'.repeat(120) })
   t.is((await longest.result()).statistics.steps, 40)
+})
+
+test('options that are wrong are refused when the client is made, and no message holds the token', async (t) => {
+  const file = join(tmpdir(), `flexit-no-pem-${process.pid}`)
+  await writeFile(file, 'no certificate')
+  t.teardown(() => rm(file))
+  const wrong: [string | undefined, unknown][] = [
+    ['token', { token: 'secret\n' }],
+    ['token', { token: 12345 }],
+    ['balancing', { balancing: 'foo' }],
+    ['tls.key', { tls: { cert: file } }],
+    ['tls.cert', { tls: { key: file } }],
+    ['tls', { tls: 'yes' }],
+    ['tls', { tls: null }],
+    ['tls', { tls: { cert: file, key: file } }],
+    ['tls.pem', { tls: { pem: file } }],
+    ['startMs', { startMs: NaN }],
+    ['startMs', { startMs: -1 }],
+    ['reconnectMs', { reconnectMs: '5' }],
+    ['keepaliveMs', { keepaliveMs: 0 }],
+    ['patience', { patience: 5 }],
+    ['options', null],
+  ]
+  for (const [field, options] of wrong) {
+    const error = t.throws(() => connect('localhost:1', options as ConnectOptions), { instanceOf: FlexitError })
+    t.like(error, { code: 'INVALID_ARGUMENT', field })
+    t.notRegex(`${error.message} ${error.cure}`, /secret|12345/)
+  }
+  for (const servers of [undefined, null, 5, [5], [undefined], []]) {
+    t.throws(() => connect(servers as unknown as string), { code: 'INVALID_ARGUMENT' })
+  }
+})
+
+test('an endless patience ends no edit', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address, { tls: false, keepaliveMs: Infinity, startMs: Infinity, reconnectMs: Infinity })
+  t.teardown(() => client.close())
+  t.is((await client.edit(request).result()).statistics.steps, 40)
+})
+
+test('what is no request at all fails the edit', async (t) => {
+  const client = connect('127.0.0.1:1')
+  t.teardown(() => client.close())
+  for (const none of [undefined, null, 5]) {
+    const events = await collect(client.edit(none as unknown as typeof request))
+    t.is(events.length, 1)
+    t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'request' } })
+  }
+})
+
+test('a step to accept that is no step is rejected, and the edit goes on', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const run = client.edit(request)
+  for (const step of [NaN, 'x', 2.5, -1, 2 ** 32]) run.acceptAt(step as number)
+  const events = await collect(run)
+  const rejected = events.flatMap((event) => (event.kind === 'rejected' ? [event.error.field] : []))
+  t.deepEqual(rejected, Array(5).fill('step'))
+  t.is(events.at(-1)?.kind, 'completed')
+  t.deepEqual(stepsOf(events), upTo(40))
 })
 
 test('what the wire would change or leave out fails the edit, and nothing is sent', async (t) => {

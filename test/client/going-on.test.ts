@@ -99,11 +99,11 @@ test('more edits than a connection takes are all under way', async (t) => {
   const client = clientOf(t, address)
   const short = { ...request, parameters: { steps: 1 } }
   const edits = Array.from({ length: 70 }, () => client.edit(short))
-  const accepted = edits.map(async (edit) => (await edit[Symbol.asyncIterator]().next()).value)
+  const iterators = edits.map((edit) => edit[Symbol.asyncIterator]())
+  const accepted = iterators.map(async (iterator) => (await iterator.next()).value)
   for (const event of await Promise.all(accepted)) t.is(event?.kind, 'accepted')
   t.is(scheduler.admitted.length, 70)
-  for (const edit of edits) edit.cancel()
-  await Promise.all(edits.map((edit) => collect(edit)))
+  await Promise.all(iterators.map(async (iterator) => iterator.return?.()))
 })
 
 test('a server that is full: the next one at once, or an error that says when to come back', async (t) => {
