@@ -4,7 +4,7 @@
 export { Engine, type EditRequest, type EngineOptions } from './engine/engine.js'
 export { Edit, type EditState, type StepLosses, type StepReport } from './engine/edit.js'
 export { readEditFile, writeEditFile, type SavedEdit } from './engine/edit-file.js'
-export { type EditParameters, limits, resolveParameters, specificationKey } from './engine/parameters.js'
+export { limits, resolveParameters, specificationKey } from './engine/parameters.js'
 export { type Picture, type ReadPictureOptions, readPicture } from './engine/picture.js'
 export {
   type AnimationOptions,
@@ -17,8 +17,8 @@ export {
   writePicture,
 } from './engine/encode.js'
 export { type Device, type DeviceKind, formatDevice, parseDevice } from './engine/runtime.js'
-export { type ErrorCode, FlexitError } from './engine/errors.js'
-export { variableShape } from './engine/step-graph.js'
+export { type StepSpecification, variableShape } from './engine/step-graph.js'
+export type { Preset } from './engine/losses.js'
 export { Pack } from './engine/pack/pack.js'
 export type { Manifest } from './engine/pack/manifest.js'
 export {
@@ -33,13 +33,4 @@ export {
 export { type FileReport, type PullOptions, type PulledPack, pullPack, verifyPack } from './engine/pack/pull.js'
 export { type PackImport, importPack } from './engine/pack/import.js'
 export { type SynthesisOptions, synthesisePack } from './engine/pack/synth.js'
-export {
-  type ClientEditRequest,
-  type ClientEvent,
-  type ConnectOptions,
-  type EditPoint,
-  EditRun,
-  type FlexitClient,
-  WireError,
-  connect,
-} from './client/client.js'
+export * from './client/client.js'

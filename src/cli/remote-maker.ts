@@ -1,14 +1,19 @@
 // Edits made by servers: what travels is the picture at the pack's size, and the state; the bits are those of here.
 // The client library mends connections and goes on elsewhere (src/client/edit-run.ts).
 
-import { type ClientEvent, type EditPoint, type FlexitClient, type StepEvent, connect } from '../client/client.js'
+import {
+  type ClientEvent,
+  type EditPoint,
+  type FlexitClient,
+  type PackInfo,
+  type StepEvent,
+  connect,
+} from '../client/client.js'
 import type { EditState } from '../engine/edit.js'
 import { encodePicture } from '../engine/encode.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { type EditParameters, checkParameters } from '../engine/parameters.js'
 import { type Picture, readPicture } from '../engine/picture.js'
-import { decodeParameters } from '../proto/codec.js'
-import type { PackInfo } from '../proto/messages.js'
 import type { Ended, MakerPack, Order, PlacedMaker } from './maker.js'
 import { type RemoteOptions, connectionOf } from './remote.js'
 
@@ -56,7 +61,7 @@ function remotePack(packs: readonly PackInfo[], wanted: string | undefined): Mak
     throw new FlexitError({ code: 'NOT_FOUND', field: 'pack', message, cure: 'Name one of these, or leave it out.' })
   }
   const { name, digest, imageSize: size, imageBackground, latentShape, networks } = info
-  const defaults = decodeParameters(info.defaultParameters) as EditParameters
+  const defaults = info.defaultParameters as EditParameters
   return {
     name,
     digest,

@@ -47,6 +47,14 @@ export interface ChannelOptions {
   readonly balancing?: Balancing
 }
 
+/** Of a single call. */
+export interface CallOptions {
+  /** Gives the call up: CANCELLED. */
+  readonly signal?: AbortSignal | undefined
+  /** How long a server may take for an answer, before it counts as one that cannot be reached. Default 20,000 ms. */
+  readonly timeoutMs?: number | undefined
+}
+
 type Call = ClientDuplexStream<EditRequest, EditEvent>
 
 interface Connection {
@@ -179,20 +187,31 @@ export class Channel {
     return { call, shared, onUnanswered: () => learnLimit(server, connection, openedMs) }
   }
 
-  /** Ask one server: the one that is next, if none is named. Errors: WireError. */
+  /** Ask one server. Errors: WireError. */
   call<A>(
     method: 'CancelEdit' | 'GetEdit' | 'ListEdits' | 'GetServerInfo',
     request: object,
-    server = this.choose(),
+    server: Server,
+    { signal, timeoutMs = callMs }: CallOptions = {},
   ): Promise<A> {
     const { path, requestSerialize, responseDeserialize } = editorService[method]!
     const deserialize = responseDeserialize as (bytes: Buffer) => A
-    const { client } = this.#connection(server)
     return new Promise((resolve, reject) => {
-      const onAnswer = (error: ServiceError | null, answer?: A) =>
-        error === null ? resolve(answer!) : reject(callError(error))
-      const options = { deadline: Date.now() + callMs }
-      client.makeUnaryRequest(path, requestSerialize, deserialize, request, this.#metadata(), options, onAnswer)
+      if (signal?.aborted === true) throw givenUp()
+      const { client } = this.#connection(server)
+      const onAnswer = (error: ServiceError | null, answer?: A) => {
+        signal?.removeEventListener('abort', stop)
+        if (error === null) resolve(answer!)
+        else reject(callError(error))
+      }
+      const options = { deadline: Date.now() + Math.min(timeoutMs, maxTimerMs) }
+      const metadata = this.#metadata()
+      const call = client.makeUnaryRequest(path, requestSerialize, deserialize, request, metadata, options, onAnswer)
+      const stop = () => {
+        reject(givenUp())
+        call.cancel()
+      }
+      signal?.addEventListener('abort', stop)
     })
   }
 
@@ -258,6 +277,10 @@ function callsOf({ connections }: Server): number {
   return connections.reduce((sum, { calls }) => sum + calls, 0)
 }
 
+function givenUp(): WireError {
+  return new WireError({ code: 'CANCELLED', message: 'the call was given up, by its signal' })
+}
+
 export function clientClosed(): WireError {
   return new WireError({ code: 'CANCELLED', message: 'the client was closed', cure: 'Close it after its edits.' })
 }
@@ -269,7 +292,8 @@ export function callError(error: ServiceError): WireError {
   // Without details it is not the server that speaks, but grpc-js or a proxy.
   const broken = ['UNAVAILABLE', 'INTERNAL', 'CANCELLED', 'DEADLINE_EXCEEDED'].includes(told.status)
   if (!broken || status !== undefined) return told
-  const why = withoutWrapping(error.details)
+  const isLate = told.status === 'DEADLINE_EXCEEDED'
+  const why = isLate ? 'it did not answer in time' : withoutWrapping(error.details)
   const isTls = /ssl|tls|certificate|self.signed/i.test(why)
   return new WireError({
     code: 'UNAVAILABLE',

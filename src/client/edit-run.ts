@@ -2,8 +2,6 @@
 // that go away. The protocol is proto/flexit/v1/editor.proto.
 
 import { randomUUID } from 'node:crypto'
-import type { EditParameters } from '../engine/parameters.js'
-import { encodeParameters } from '../proto/codec.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
@@ -17,7 +15,14 @@ import {
   toClientEvent,
   toPoint,
 } from './events.js'
-import { type ClientEditRequest, toDeadline, toStartEdit, wrongId } from './request.js'
+import {
+  type ClientEditRequest,
+  type GivenParameters,
+  toDeadline,
+  toParameters,
+  toStartEdit,
+  wrongId,
+} from './request.js'
 import { type Patience, answerWithin, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
 import { wrongRequest, wrongStep, wrongUpdate } from './wrong-request.js'
@@ -30,6 +35,12 @@ const mostLosses = 7
 
 /** A server that handed an edit back is asked after the others for so long. */
 const handedBackMs = 10_000
+
+/** What is to be another one from the next step on. */
+export interface EditChange {
+  readonly target?: string | undefined
+  readonly parameters?: GivenParameters | undefined
+}
 
 /**
  * An edit under way: iterate over it, once, for its events. Exactly one of completed, cancelled and failed comes last.
@@ -95,6 +106,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #started = false
   readonly #warnings = new Set<string>()
 
+  /** @internal `FlexitClient.edit` makes it. */
   constructor(channel: Channel, request: ClientEditRequest, patience: Patience) {
     const { id = randomUUID(), deadlineMs = Infinity, resumeFrom } = (request as ClientEditRequest | null) ?? {}
     this.id = id
@@ -163,7 +175,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   }
 
   /** Another aim from the next step on. Answered by an event: `updated` or `rejected`. */
-  update(change: { readonly target?: string; readonly parameters?: Partial<EditParameters> }): void {
+  update(change: EditChange): void {
     const wrong = wrongUpdate(change)
     if (wrong !== undefined) {
       this.#refuse(wrong)
@@ -173,7 +185,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     const { target, parameters } = change
     const update = {
       targetText: target,
-      parameters: parameters === undefined ? null : encodeParameters(parameters),
+      parameters: parameters === undefined ? null : toParameters(parameters),
       number: this.#updates,
     }
     this.#unconfirmed.push(update)

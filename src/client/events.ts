@@ -57,23 +57,49 @@ export interface CompletedEvent {
   readonly statistics: { readonly steps: number; readonly queueMs: number; readonly runMs: number }
 }
 
-export type ClientEvent =
-  | AcceptedEvent
-  | { readonly kind: 'started' }
-  | StepEvent
-  | { readonly kind: 'warning'; readonly message: string }
-  | { readonly kind: 'updated'; readonly target: string; readonly parameters: Partial<EditParameters> }
-  /** An update, or the step of `acceptAt`, was wrong and changed nothing. */
-  | { readonly kind: 'rejected'; readonly error: WireError }
-  /** The connection was lost, or the server went away: the edit goes on from step `step`. */
-  | { readonly kind: 'resumed'; readonly step: number }
-  | TerminalEvent
+export interface StartedEvent {
+  readonly kind: 'started'
+}
+
+export interface WarningEvent {
+  readonly kind: 'warning'
+  readonly message: string
+}
+
+export interface UpdatedEvent {
+  readonly kind: 'updated'
+  readonly target: string
+  readonly parameters: Partial<EditParameters>
+}
+
+/** An update, or the step of `acceptAt`, was wrong and changed nothing. */
+export interface RejectedEvent {
+  readonly kind: 'rejected'
+  readonly error: WireError
+}
+
+/** The connection was lost, or the server went away: the edit goes on from step `step`. */
+export interface ResumedEvent {
+  readonly kind: 'resumed'
+  readonly step: number
+}
+
+export interface CancelledEvent {
+  readonly kind: 'cancelled'
+  readonly point: EditPoint | undefined
+}
+
+export interface FailedEvent {
+  readonly kind: 'failed'
+  readonly error: WireError
+  readonly point: EditPoint | undefined
+}
 
 /** What comes last. */
-export type TerminalEvent =
-  | CompletedEvent
-  | { readonly kind: 'cancelled'; readonly point: EditPoint | undefined }
-  | { readonly kind: 'failed'; readonly error: WireError; readonly point: EditPoint | undefined }
+export type TerminalEvent = CompletedEvent | CancelledEvent | FailedEvent
+
+export type ClientEvent =
+  AcceptedEvent | StartedEvent | StepEvent | WarningEvent | UpdatedEvent | RejectedEvent | ResumedEvent | TerminalEvent
 
 /**
  * The event of a message; undefined for one of a kind that this version does not know, and for `handed_back`, which is

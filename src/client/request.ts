@@ -4,17 +4,20 @@
 import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters } from '../engine/parameters.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
-import type { PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
+import type { Parameters, PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
 import type { EditPoint } from './events.js'
 
 export interface PictureRequest {
-  readonly format?: PictureFormat
+  readonly format?: PictureFormat | undefined
   /** 1 to 100, for WebP and JPEG. Default 90. */
-  readonly quality?: number
+  readonly quality?: number | undefined
   /** Pixels of a side. Default: the pack's. */
-  readonly size?: number
+  readonly size?: number | undefined
 }
+
+/** Of parameters those that are set. */
+export type GivenParameters = { readonly [K in keyof EditParameters]?: EditParameters[K] | undefined }
 
 export interface ClientEditRequest {
   /** Bytes of a picture file. */
@@ -22,34 +25,36 @@ export interface ClientEditRequest {
   readonly source: string
   readonly target: string
   /** What is left out comes from the pack. */
-  readonly parameters?: Partial<EditParameters>
+  readonly parameters?: GivenParameters | undefined
   /** Go on from here, with the same picture, texts and parameters. */
-  readonly resumeFrom?: EditPoint
+  readonly resumeFrom?: EditPoint | undefined
   /**
    * 1 to 120 of A-Z a-z 0-9 . _ : -. Default: a new one. Started anew, on servers it has the ids `ID:1`, `ID:2`, …: give
    * them to no other edit.
    */
-  readonly id?: string
+  readonly id?: string | undefined
   /** Name of the pack. Default: the server's. */
-  readonly pack?: string
+  readonly pack?: string | undefined
   /** Losses of every n-th step; 0: none. Default 1. */
-  readonly stepEvery?: number
+  readonly stepEvery?: number | undefined
   /** Previews of every n-th step (default 1), as JPEG unless said otherwise. Default: none. */
-  readonly previews?: PictureRequest & { readonly every?: number }
+  readonly previews?: (PictureRequest & { readonly every?: number | undefined }) | undefined
   /** Latents after every n-th step (default 1); lossless ones make the edit wait for the application. Default: none. */
-  readonly latents?: {
-    readonly every?: number
-    readonly type?: 'float32' | 'float16'
-    readonly lossless?: boolean
-  }
+  readonly latents?:
+    | {
+        readonly every?: number | undefined
+        readonly type?: 'float32' | 'float16' | undefined
+        readonly lossless?: boolean | undefined
+      }
+    | undefined
   /** The final picture: PNG unless said otherwise. */
-  readonly result?: PictureRequest
+  readonly result?: PictureRequest | undefined
   /** Bytes on the way that the application has not dealt with. Default 4 MiB. */
-  readonly windowBytes?: number
-  readonly priority?: 'interactive' | 'normal' | 'batch'
-  readonly deadlineMs?: number
+  readonly windowBytes?: number | undefined
+  readonly priority?: 'interactive' | 'normal' | 'batch' | undefined
+  readonly deadlineMs?: number | undefined
   /** Let the edit end though this program is gone. */
-  readonly runOn?: boolean
+  readonly runOn?: boolean | undefined
 }
 
 /** Steps between two latents that the library asks for, to go on from, where the application wants none. */
@@ -77,13 +82,18 @@ export function toStartEdit(request: ClientEditRequest): StartEdit {
     image,
     sourceText: source,
     targetText: target,
-    parameters: encodeParameters(parameters ?? {}),
+    parameters: toParameters(parameters ?? {}),
     resumeFrom: resumeFrom === undefined ? null : toResumePoint(resumeFrom),
     stream: toStreamOptions(request),
     ...(priority === undefined ? {} : { priority: priorities[priority] }),
     deadlineMs: toDeadline(deadlineMs),
     runOn,
   }
+}
+
+export function toParameters(given: GivenParameters): Parameters {
+  // On the wire what is undefined is not set.
+  return encodeParameters(given as Partial<EditParameters>)
 }
 
 /** As a uint32; undefined for none. */

@@ -3,7 +3,7 @@
 
 import type { EditParameters } from '../engine/parameters.js'
 import { WireError } from '../proto/status.js'
-import type { TlsOptions } from './channel.js'
+import type { CallOptions, TlsOptions } from './channel.js'
 import type { ConnectOptions } from './client.js'
 import type { ClientEditRequest, PictureRequest } from './request.js'
 
@@ -36,6 +36,7 @@ const numbers: Check = (value) =>
     ? undefined
     : `a list of at most ${maxListLength} whole numbers`
 const bytes: Check = (value) => (value instanceof Uint8Array ? undefined : aPicture)
+const abortSignal: Check = (value) => (value instanceof AbortSignal ? undefined : 'the signal of an AbortController')
 const floats: Check = (value) => (value instanceof Float32Array ? undefined : 'a Float32Array')
 
 function isList(value: unknown, holds: (one: unknown) => boolean): boolean {
@@ -131,6 +132,12 @@ export function wrongOptions(servers: unknown, options: unknown): WireError | un
   const alone = (cert === undefined) !== (key === undefined)
   const lone = () => wrong(cert === undefined ? 'tls.cert' : 'tls.key', 'missing', 'both cert and key, or neither')
   return wrongIn('tls', tls, { fields: tlsFields, prefix: 'tls.' }) ?? (alone ? lone() : undefined)
+}
+
+/** What is wrong with the options of a single call, as of a request. */
+export function wrongCallOptions(options: unknown): WireError | undefined {
+  const fields: Checks<CallOptions> = { signal: abortSignal, timeoutMs: interval }
+  return wrongIn('options', options, { fields, prefix: '' })
 }
 
 /** What is wrong with the step of `acceptAt`, as of a request. */

@@ -119,7 +119,7 @@ test('cancel, accept, pause, resume and update', async (t) => {
     if (kind === 'step') cancelled.cancel()
   })
   t.is(events.at(-1)?.kind, 'cancelled')
-  t.is((await client.getEdit('mine')).status, 'EDIT_STATUS_CANCELLED')
+  t.is((await client.getEdit('mine')).status, 'cancelled')
 
   const accepted = client.edit(request)
   const accept = await collect(accepted, (event) => {
@@ -137,7 +137,44 @@ test('cancel, accept, pause, resume and update', async (t) => {
   t.true(accept.some((event) => event.kind === 'updated' && event.target === 'lemon'))
   const listed: string[] = []
   for await (const { editId, status } of client.listEdits()) listed.push(`${editId} ${status}`)
-  t.deepEqual(listed, ['mine EDIT_STATUS_CANCELLED', `${accepted.id} EDIT_STATUS_COMPLETED`])
+  t.deepEqual(listed, ['mine cancelled', `${accepted.id} completed`])
+})
+
+test('what a server and its edits say is in the forms that a request takes', async (t) => {
+  const { address } = await serve(t)
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const { packs, limits } = await client.serverInfo()
+  const { defaultParameters } = packs[0]!
+  t.is(defaultParameters.preset, 'reference')
+  t.deepEqual(
+    Object.keys(defaultParameters).filter((name) => name.startsWith('_')),
+    [],
+  )
+  t.is(limits.editsPerStream > 0, true)
+  // Undefined is as good as left out.
+  const seed: number | undefined = undefined
+  const run = client.edit({ ...request, id: 'same', parameters: { ...defaultParameters, steps: 3, seed } })
+  await run.result()
+  t.like(await client.getEdit('same'), { editId: 'same', status: 'completed', step: 3, steps: 3 })
+})
+
+test('a single call ends with its signal, and a silent server is asked once, within its time', async (t) => {
+  let asked = 0
+  const address = await serveOnly(t, () => undefined, { GetEdit: () => asked++, ListEdits: () => asked++ })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  await t.throwsAsync(client.getEdit('mine', { timeoutMs: 3_000 }), {
+    code: 'UNAVAILABLE',
+    message: 'the server cannot be reached: it did not answer in time',
+  })
+  t.is(asked, 1)
+  const stopping = new AbortController()
+  const given = client.getEdit('mine', { signal: stopping.signal })
+  stopping.abort()
+  await t.throwsAsync(given, { code: 'CANCELLED' })
+  await t.throwsAsync(client.serverInfo({ signal: stopping.signal }), { code: 'CANCELLED' })
+  await t.throwsAsync(client.getEdit('mine', { timeoutMs: NaN }), { code: 'INVALID_ARGUMENT' })
 })
 
 test('a state goes on to the same bits', async (t) => {
@@ -466,7 +503,7 @@ test('an edit whose client is closed before it hears of a hand-back fails', asyn
   scheduler.handBack()
   await peer.stream('Attach', { editId: 'mine' }).first('handedBack')
   // On the same connection: what the server sent before has come.
-  t.is((await client.getEdit('mine')).status, 'EDIT_STATUS_HANDED_BACK')
+  t.is((await client.getEdit('mine')).status, 'handed_back')
   client.close()
   const events: ClientEvent[] = []
   for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) events.push(next.value)

@@ -296,7 +296,7 @@ const cancelsWhereItGoesOn = test.macro(async (t: ExecutionContext, isFirstThere
   t.is((await answer)?.editId, 'mine:1')
   t.is(events.at(-1)?.kind, 'cancelled')
   t.is(second.scheduler.edits[0]!.state.step, 10)
-  t.is((await client.getEdit(other.id)).status, 'EDIT_STATUS_RUNNING')
+  t.is((await client.getEdit(other.id)).status, 'running')
   other.cancel()
 })
 
@@ -314,7 +314,7 @@ test('of an edit that was handed back is told how it stands where it goes on', a
   await before.first('handedBack')
   for (const id of ['mine:or-not', 'mine:2', 'mine:10']) after.send(id, { start: startEdit() })
   for (const id of ['mine:2', 'mine:10']) await after.first('completed', ({ editId }) => editId === id)
-  t.like(await client.getEdit('mine'), { editId: 'mine:10', status: 'EDIT_STATUS_COMPLETED' })
+  t.like(await client.getEdit('mine'), { editId: 'mine:10', status: 'completed' })
   t.is((await clientOf(t, second.address).getEdit('mine')).editId, 'mine:10', 'also where nobody knows it any more')
 })
 
@@ -347,7 +347,7 @@ test('an edit that was handed back is no success while one server cannot tell wh
   await stream.first('started')
   scheduler.handBack()
   await stream.first('handedBack')
-  t.is((await clientOf(t, address).cancelEdit('mine')).status, 'EDIT_STATUS_HANDED_BACK')
+  t.is((await clientOf(t, address).cancelEdit('mine')).status, 'handed_back')
   await t.throwsAsync(clientOf(t, [unreachable, address]).cancelEdit('mine'), { code: 'UNAVAILABLE' })
 })
 

@@ -63,7 +63,7 @@ test('tokens are tenants; without one nothing is answered', async (t) => {
 
   const client = connect(address, { token: 'the-token-of-a-plain' })
   t.teardown(() => client.close())
-  t.is((await client.getEdit('same')).status, 'EDIT_STATUS_COMPLETED')
+  t.is((await client.getEdit('same')).status, 'completed')
   const stranger = connect(address, { token: 'wrong' })
   t.teardown(() => stranger.close())
   await t.throwsAsync(stranger.edit({ image: apple, source: 'a', target: 'b' }).result(), {
