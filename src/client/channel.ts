@@ -15,7 +15,7 @@ import {
 } from '@grpc/grpc-js'
 import { FlexitError, fileError, invalidArgument } from '../engine/errors.js'
 import { editorService } from '../proto/definition.js'
-import type { EditEvent, EditRequest } from '../proto/messages.js'
+import type { AttachRequest, EditEvent, EditRequest } from '../proto/messages.js'
 import { WireError, fromStatus, parseStatus } from '../proto/status.js'
 
 export interface TlsOptions {
@@ -117,7 +117,7 @@ export class Channel {
   readonly #options: ChannelOptions
   readonly #balancing: Balancing
   readonly #credentials: ChannelCredentials
-  readonly #calls = new Set<Call>()
+  readonly #calls = new Set<{ cancel(): void }>()
   readonly #end = new AbortController()
   #turn: number
 
@@ -187,6 +187,34 @@ export class Channel {
     return { call, shared, onUnanswered: () => learnLimit(server, connection, openedMs) }
   }
 
+  /** Watch an edit until its last event, or until nobody asks for the next one. Errors: WireError. */
+  async *attach(server: Server, request: AttachRequest, signal?: AbortSignal): AsyncGenerator<EditEvent, void> {
+    const { path, requestSerialize, responseDeserialize } = editorService['Attach']!
+    const deserialize = responseDeserialize as (bytes: Buffer) => EditEvent
+    const connection = this.#connection(server)
+    const metadata = this.#metadata()
+    const call = connection.client.makeServerStreamRequest(path, requestSerialize, deserialize, request, metadata)
+    connection.calls += 1
+    this.#calls.add(call)
+    call.on('status', () => {
+      connection.calls -= 1
+      this.#calls.delete(call)
+      if (connection.calls === 0) this.#drop(server, connection)
+    })
+    // Of a call that was left, nobody else hears.
+    call.on('error', () => undefined)
+    const stop = () => call.cancel()
+    signal?.addEventListener('abort', stop)
+    try {
+      for await (const event of call) yield event as EditEvent
+    } catch (error) {
+      throw callError(error as ServiceError)
+    } finally {
+      signal?.removeEventListener('abort', stop)
+      call.cancel()
+    }
+  }
+
   /** Ask one server. Errors: WireError. */
   call<A>(
     method: 'CancelEdit' | 'GetEdit' | 'ListEdits' | 'GetServerInfo',
@@ -216,8 +244,9 @@ export class Channel {
   }
 
   /** Wait for `ms`, or until `signal` or the end of the channel. */
-  async sleep(ms: number, signal: AbortSignal): Promise<void> {
-    const either = AbortSignal.any([signal, this.#end.signal])
+  async sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    const end = this.#end.signal
+    const either = signal === undefined ? end : AbortSignal.any([signal, end])
     await sleep(Math.min(ms, maxTimerMs), undefined, { signal: either }).catch(() => undefined)
   }
 
@@ -277,7 +306,8 @@ function callsOf({ connections }: Server): number {
   return connections.reduce((sum, { calls }) => sum + calls, 0)
 }
 
-function givenUp(): WireError {
+/** By the signal of a call. */
+export function givenUp(): WireError {
   return new WireError({ code: 'CANCELLED', message: 'the call was given up, by its signal' })
 }
 

@@ -5,6 +5,8 @@ import type { EditSummary, ServerInfo } from './answers.js'
 import { cancelEdit, findEdit, listEdits, serverInfo } from './calls.js'
 import { type CallOptions, Channel, type ChannelOptions } from './channel.js'
 import { EditRun } from './edit-run.js'
+import type { ClientEvent } from './events.js'
+import { type AttachOptions, observe } from './observation.js'
 import type { ClientEditRequest } from './request.js'
 import { wrongCallOptions, wrongOptions } from './wrong-request.js'
 
@@ -27,6 +29,7 @@ export type {
   UpdatedEvent,
   WarningEvent,
 } from './events.js'
+export type { AttachOptions } from './observation.js'
 export type { ClientEditRequest, GivenParameters, PictureRequest } from './request.js'
 export type { EditParameters } from '../engine/parameters.js'
 export { type ErrorCode, FlexitError } from '../engine/errors.js'
@@ -49,6 +52,14 @@ export interface FlexitClient {
    * another server if need be, and the steps that are told neither repeat nor skip.
    */
   edit(request: ClientEditRequest): EditRun
+  /**
+   * Watch an edit that another program may have started, by its id, to its last event; leaving the loop leaves the edit
+   * alone. It is looked for as by `getEdit`, and again where its connection breaks or it goes on elsewhere, as long as an
+   * edit of this client would be. A server never waits for who watches: previews may be left out, and events before the
+   * present step. Errors, of the iteration: WireError (NOT_FOUND; UNAVAILABLE, also where nobody goes on with what was
+   * handed back; CANCELLED, by its signal).
+   */
+  attach(id: string, options?: AttachOptions): AsyncIterable<ClientEvent>
   /** Packs, devices, limits, versions: of the first server that can be reached. Errors: WireError. */
   serverInfo(options?: CallOptions): Promise<ServerInfo>
   /**
@@ -81,6 +92,7 @@ export function connect(servers: string | readonly string[], options: ConnectOpt
   const patience = { startMs, reconnectMs }
   return {
     edit: (request) => new EditRun(channel, request, patience),
+    attach: (id, attachOptions = {}) => observe(channel, id, attachOptions, patience),
     serverInfo: async (call) => serverInfo(channel, checked(call)),
     cancelEdit: async (id, call) => cancelEdit(channel, id, checked(call)),
     getEdit: async (id, call) => (await findEdit(channel, id, checked(call))).summary,

@@ -92,6 +92,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** Nobody iterates any more. */
   #left = false
   #cancelled = false
+  /** The application's. */
+  #signal: AbortSignal | undefined
+  readonly #onAbort = () => this.cancel()
   /** Ends a wait. */
   readonly #waker = new AbortController()
   #paused = false
@@ -108,7 +111,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
 
   /** @internal `FlexitClient.edit` makes it. */
   constructor(channel: Channel, request: ClientEditRequest, patience: Patience) {
-    const { id = randomUUID(), deadlineMs = Infinity, resumeFrom } = (request as ClientEditRequest | null) ?? {}
+    const { id = randomUUID(), deadlineMs = Infinity, resumeFrom, signal } = (request as ClientEditRequest | null) ?? {}
     this.id = id
     this.#channel = channel
     this.#request = request
@@ -122,7 +125,11 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#last = new Promise((resolve) => (this.#settle = resolve))
     this.#events = this.#run()
     this.#server = channel.choose()
-    if (this.#wrong === undefined && !channel.closed) this.#open({ start: this.#start })
+    if (this.#wrong !== undefined) return
+    this.#signal = signal
+    signal?.addEventListener('abort', this.#onAbort)
+    if (signal?.aborted === true) this.#cancelled = true
+    else if (!channel.closed) this.#open({ start: this.#start })
   }
 
   /** Errors: FAILED_PRECONDITION (it was iterated over, or its result was asked for, before). */
@@ -217,6 +224,9 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   async *#run(): AsyncGenerator<ClientEvent, void> {
     try {
       if (this.#wrong !== undefined) yield this.#told({ kind: 'failed', error: this.#wrong, point: this.#given })
+      // Cancelled before it was sent.
+      else if (this.#cancelled && this.#stream === undefined && !this.#channel.closed)
+        yield this.#told(this.#cancellation())
       while (!this.#ended && !this.#left) {
         const stream = this.#stream
         const message = this.#refused.length > 0 ? undefined : await stream?.next()
@@ -242,6 +252,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   /** The edit goes no further for this program; it is cancelled unless it has ended. */
   #leave(): void {
     if (!this.#ended) this.cancel()
+    this.#signal?.removeEventListener('abort', this.#onAbort)
     this.#settle(undefined)
     this.#left = true
     this.#stream?.end()

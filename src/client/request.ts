@@ -53,8 +53,10 @@ export interface ClientEditRequest {
   readonly windowBytes?: number | undefined
   readonly priority?: 'interactive' | 'normal' | 'batch' | undefined
   readonly deadlineMs?: number | undefined
-  /** Let the edit end though this program is gone. */
+  /** Let the edit end though this program is gone: `FlexitClient.attach` gives its events and its result, by its id. */
   readonly runOn?: boolean | undefined
+  /** Cancels the edit, as `EditRun.cancel` does. Aborted before: nothing is sent. */
+  readonly signal?: AbortSignal | undefined
 }
 
 /** Steps between two latents that the library asks for, to go on from, where the application wants none. */

@@ -5,6 +5,7 @@ import type { EditParameters } from '../engine/parameters.js'
 import { WireError } from '../proto/status.js'
 import type { CallOptions, TlsOptions } from './channel.js'
 import type { ConnectOptions } from './client.js'
+import type { AttachOptions } from './observation.js'
 import type { ClientEditRequest, PictureRequest } from './request.js'
 
 /** What a value should be; undefined: it is that. */
@@ -97,6 +98,7 @@ const requestFields: Checks<ClientEditRequest> = {
   priority: oneOf('interactive', 'normal', 'batch'),
   deadlineMs: number,
   runOn: flag,
+  signal: abortSignal,
 }
 
 /** What may stand in a header. */
@@ -137,6 +139,13 @@ export function wrongOptions(servers: unknown, options: unknown): WireError | un
 /** What is wrong with the options of a single call, as of a request. */
 export function wrongCallOptions(options: unknown): WireError | undefined {
   const fields: Checks<CallOptions> = { signal: abortSignal, timeoutMs: interval }
+  return wrongIn('options', options, { fields, prefix: '' })
+}
+
+/** What is wrong with the options of `attach`, as of a request. */
+export function wrongAttachOptions(options: unknown): WireError | undefined {
+  const afterSequence = whole(Number.MAX_SAFE_INTEGER)
+  const fields: Checks<AttachOptions> = { afterSequence, uid: text, signal: abortSignal }
   return wrongIn('options', options, { fields, prefix: '' })
 }
 

@@ -579,6 +579,20 @@ test('a loop that is left cancels its edit', async (t) => {
   t.is(scheduler.edits[0]!.state.step, 1)
 })
 
+test('a signal cancels its edit; aborted before, nothing is sent', async (t) => {
+  const { address, scheduler } = await serve(t, { allowed: 1 })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const stopping = new AbortController()
+  const { signal } = stopping
+  const events = await collect(client.edit({ ...request, signal }), ({ kind }) => {
+    if (kind === 'step') stopping.abort()
+  })
+  t.is(events.at(-1)?.kind, 'cancelled')
+  t.deepEqual(await collect(client.edit({ ...request, signal })), [{ kind: 'cancelled', point: undefined }])
+  t.is(scheduler.admitted.length, 1)
+})
+
 test('an iterator that is left before its first event cancels its edit, too', async (t) => {
   const { address, scheduler, peer } = await serve(t, { allowed: 0 })
   const client = connect(address)

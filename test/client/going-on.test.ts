@@ -115,6 +115,55 @@ test('a server that is full: the next one at once, or an error that says when to
   t.is((await both.edit(request).result()).statistics.steps, 40, 'the full one is not asked first again')
 })
 
+test('an edit that runs on without its client is watched by another one, to its picture', async (t) => {
+  const [other, own] = [await serve(t), await serve(t, { allowed: 11 })]
+  const starting = clientOf(t, own.address)
+  await collect(starting.edit({ ...request, id: 'mine', runOn: true }), (event) => {
+    if (event.kind === 'step' && event.step === 10) starting.close()
+  })
+  const watching = clientOf(t, [other.address, own.address])
+  const { uid, sequence } = await watching.getEdit('mine')
+  const events: ClientEvent[] = []
+  for await (const event of watching.attach('mine', { uid })) {
+    events.push(event)
+    if (event.kind === 'step' && event.step === 10) own.scheduler.allow(100)
+  }
+  t.deepEqual([countOf(events, 'accepted'), countOf(events, 'started')], [1, 1])
+  t.deepEqual(stepsOf(events), [...new Set(stepsOf(events))])
+  const last = events.at(-1)
+  t.is(last?.kind === 'completed' ? last.picture.format : undefined, 'png')
+
+  const later: ClientEvent[] = []
+  for await (const event of watching.attach('mine', { afterSequence: sequence })) later.push(event)
+  t.deepEqual(later.at(-1), last)
+  t.is(countOf(later, 'accepted'), 0)
+  const nobody = (id: string, options = {}) => watching.attach(id, options)[Symbol.asyncIterator]().next()
+  await t.throwsAsync(nobody('nowhere'), { code: 'NOT_FOUND' })
+  await t.throwsAsync(nobody('mine', { uid: 'another' }), { code: 'NOT_FOUND' })
+  await t.throwsAsync(nobody('mine', { signal: AbortSignal.abort() }), { code: 'CANCELLED' })
+  await t.throwsAsync(nobody('mine', { afterSequence: NaN }), { code: 'INVALID_ARGUMENT' })
+})
+
+test('who watches an edit follows it to where it goes on', async (t) => {
+  const [first, second] = [await serve(t, { allowed: 13 }), await serve(t)]
+  const servers = [first.address, second.address]
+  const client = clientOf(t, servers, { balancing: 'pick_first' })
+  const watching = clientOf(t, servers)
+  const run = client.edit({ ...request, id: 'mine' })
+  const ended = run.result()
+  const watched: ClientEvent[] = []
+  while ((await watching.getEdit('mine').catch(() => undefined))?.step !== 13)
+    await first.peer.unary('GetServerInfo', {})
+  for await (const event of watching.attach('mine')) {
+    watched.push(event)
+    if (event.kind === 'step' && event.step === 12) void first.server.drain()
+  }
+  t.is((await ended).statistics.steps, 27)
+  t.deepEqual(latentOf(watched), (await ended).point.latent)
+  t.is(countOf(watched, 'accepted'), 1)
+  t.is(stepsOf(watched)[0], 12)
+})
+
 test('a token that is not known is not tried again', async (t) => {
   const authFile = join(tmpdir(), `flexit-going-on-${process.pid}.json`)
   await writeFile(authFile, JSON.stringify({ tokens: [{ tenant: 'a', token: 'a-token-that-is-known' }] }))
