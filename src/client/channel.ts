@@ -20,10 +20,10 @@ import { WireError, fromStatus, parseStatus } from '../proto/status.js'
 
 export interface TlsOptions {
   /** PEM file of authorities to trust. Default: those of Node. */
-  readonly ca?: string
+  readonly ca?: string | undefined
   /** PEM files of an own certificate and its key, for servers that ask for one. */
-  readonly cert?: string
-  readonly key?: string
+  readonly cert?: string | undefined
+  readonly key?: string | undefined
 }
 
 /** How new edits are spread over servers. */
@@ -31,20 +31,20 @@ export type Balancing = 'pick_first' | 'round_robin' | 'weighted_round_robin'
 
 export interface ChannelOptions {
   /** Default, and false: plain text. */
-  readonly tls?: TlsOptions | boolean
+  readonly tls?: TlsOptions | boolean | undefined
   /** Sent as `authorization: Bearer`. */
-  readonly token?: string
+  readonly token?: string | undefined
   /**
    * The server is asked so often whether it is there, and given up when nothing came for one and a half times as long.
    * More than 0; above 24 days it counts as that. Default 20,000 ms.
    */
-  readonly keepaliveMs?: number
+  readonly keepaliveMs?: number | undefined
   /**
    * `pick_first`: all to the first that works. `round_robin`: of a list to the one with the fewest edits of this client,
    * of the addresses of one name in turn. `weighted_round_robin`: to the addresses of one name by the load that they
    * report. Default `round_robin`.
    */
-  readonly balancing?: Balancing
+  readonly balancing?: Balancing | undefined
 }
 
 /** Of a single call. */

@@ -123,6 +123,12 @@ test('an edit that runs on without its client is watched by another one, to its 
   })
   const watching = clientOf(t, [other.address, own.address])
   const { uid, sequence } = await watching.getEdit('mine')
+  for await (const event of watching.attach('mine')) if (event.kind === 'accepted') break
+  const closing = clientOf(t, own.address)
+  const closed = async () => {
+    for await (const event of closing.attach('mine')) if (event.kind === 'step') closing.close()
+  }
+  await t.throwsAsync(closed(), { code: 'CANCELLED', message: 'the client was closed' })
   const events: ClientEvent[] = []
   for await (const event of watching.attach('mine', { uid })) {
     events.push(event)
