@@ -3,7 +3,7 @@
 
 import { LRUCache } from 'lru-cache'
 import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkState } from './edit.js'
-import { FlexitError } from './errors.js'
+import { FlexitError, invalidArgument } from './errors.js'
 import { GraphCache } from './graph-cache.js'
 import type { Graph } from './graph/graph.js'
 import { Pack } from './pack/pack.js'
@@ -123,16 +123,24 @@ export class Engine {
   /**
    * Take every edit one step further, in one batch. All must have the same specification (`specificationKey`) and a step
    * left, and none may be there twice. An edit's results do not depend on the others; one whose numbers are no longer
-   * finite fails alone, at its last good latent. Reports are in the order of the edits.
+   * finite fails alone, at its last good latent. Reports are in the order of the edits. Errors, with no edit moved on:
+   * INVALID_ARGUMENT (`edits`: different specifications, an edit twice), FAILED_PRECONDITION (an edit that is done, or that
+   * another call is taking a step of), and those of building and loading graphs.
    */
   async step(edits: readonly Edit[]): Promise<StepReport[]> {
     const [first] = edits
     if (first === undefined) return []
-    const key = specificationKey(first.specification)
-    if (edits.some((edit) => edit.done || specificationKey(edit.specification) !== key)) {
-      throw new Error('a batch has an edit that is done, or edits of different specifications')
+    checkBatch(edits)
+    for (const edit of edits) underWay.add(edit)
+    try {
+      return await this.#takeStep(edits, first)
+    } finally {
+      for (const edit of edits) underWay.delete(edit)
     }
-    if (new Set(edits).size < edits.length) throw new Error('a batch has an edit twice')
+  }
+
+  async #takeStep(edits: readonly Edit[], first: Edit): Promise<StepReport[]> {
+    const key = specificationKey(first.specification)
     const session = await this.#session(
       'step',
       key,
@@ -351,6 +359,28 @@ export class Engine {
 
   #preview(outputs: Readonly<Record<string, Tensor>>, i: number): Picture {
     return { height: this.size, width: this.size, data: sample(outputs['preview']!, i) as Uint8Array }
+  }
+}
+
+/** Edits that a step is being taken of, by any engine: two at once would start from the same latent. */
+const underWay = new WeakSet<Edit>()
+
+function checkBatch(edits: readonly Edit[]): void {
+  const notReady = (message: string, cure: string) => new FlexitError({ code: 'FAILED_PRECONDITION', message, cure })
+  if (new Set(edits).size < edits.length) {
+    throw invalidArgument('edits', 'a batch has an edit twice', 'Name every edit of a batch once.')
+  }
+  const keys = new Set(edits.map(({ specification }) => specificationKey(specification)))
+  if (keys.size > 1) {
+    const message = 'a batch has edits of different specifications, which share no graph'
+    throw invalidArgument('edits', message, 'Step edits together whose `specificationKey` is the same.')
+  }
+  if (edits.some(({ done }) => done)) {
+    throw notReady('a batch has an edit that is done', 'Leave out edits whose `done` is true.')
+  }
+  if (edits.some((edit) => underWay.has(edit))) {
+    const message = 'a batch has an edit that another call is taking a step of'
+    throw notReady(message, 'Await each `step` of an edit before the next.')
   }
 }
 

@@ -234,11 +234,34 @@ test.serial('edits that are done, there twice or of other kinds are not stepped;
     one.prepare(begin(one, 1, { views: 0, networks: ['vit'] })[0]!),
     one.prepare(begin(one, 1, { views: 1, networks: ['vit'] })[0]!),
   ])
-  await t.throwsAsync(one.step([a, b]), { message: /different specifications/ })
-  await t.throwsAsync(one.step([a, a]), { message: /an edit twice/ })
+  const wrong = { instanceOf: FlexitError, code: 'INVALID_ARGUMENT' } as const
+  await t.throwsAsync(one.step([a, b]), { ...wrong, message: /different specifications/ })
+  await t.throwsAsync(one.step([a, a]), { ...wrong, message: /an edit twice/ })
   t.is(a.step, 0)
+  a.fail(new FlexitError({ code: 'INTERNAL', message: 'it is over' }))
+  const error = await t.throwsAsync(one.step([a]), { instanceOf: FlexitError, code: 'FAILED_PRECONDITION' })
+  t.truthy(error.cure)
   t.deepEqual(await one.step([]), [])
 })
+
+test.serial(
+  'an edit takes one step at a time; a second call is refused, and the edit has the bits of the first',
+  async (t) => {
+    const states = begin(one, 2, { views: 1, networks: ['vit'] })
+    const expected = await alone(one, states, 2)
+    const [a, b] = (await prepareAll(one, states)) as [Edit, Edit]
+    const before = one.step([a])
+    for (const engine of [one, two]) {
+      const error = await t.throwsAsync(engine.step([b, a]), { instanceOf: FlexitError, code: 'FAILED_PRECONDITION' })
+      t.regex(error.message, /another call/)
+    }
+    const [report] = await before
+    t.deepEqual([a.step, b.step], [1, 0])
+    const [later] = await advance(one, [a], 1)
+    same(t, [{ z: expected[0]![0]!.z, report: report! }, ...later!], expected[0]!, 'the edit')
+    same(t, (await advance(one, [b], 2))[0]!, expected[1]!, 'the other')
+  },
+)
 
 test.serial('equal texts, a black picture and a long text are edits like others', async (t) => {
   const black = { height: one.size, width: one.size, data: new Uint8Array(one.size ** 2 * 3) }
