@@ -73,6 +73,9 @@ export class Engine {
   readonly #cache: GraphCache
   readonly #steps = newSessions({ max: maxSessions, maxSize: maxStepSize })
   readonly #around = newSessions({ max: maxSessions })
+  /** Under way: `close` waits for it. */
+  readonly #work = new Set<Promise<unknown>>()
+  #closing: Promise<void> | undefined
   #lastBatch: { readonly edits: readonly Edit[]; readonly inputs: Record<string, Tensor> } | undefined
 
   private constructor(pack: Pack, options: EngineOptions) {
@@ -107,9 +110,14 @@ export class Engine {
   /**
    * Compute what stays constant through an edit: z0, the target points, the LPIPS features of the input. The same state
    * gives the same bits, also on another machine with the same kind of device (of CPUs: the same vector instructions).
-   * Errors: INVALID_ARGUMENT (a state that does not fit this pack), and those of building and loading graphs.
+   * Errors: INVALID_ARGUMENT (a state that does not fit this pack), FAILED_PRECONDITION (the engine was closed), and those
+   * of building and loading graphs.
    */
-  async prepare(state: EditState): Promise<Edit> {
+  prepare(state: EditState): Promise<Edit> {
+    return this.#whileOpen(() => this.#prepare(state))
+  }
+
+  async #prepare(state: EditState): Promise<Edit> {
     const specification = specificationOf(state.parameters)
     checkState(state, this.pack.digest, variableShape(this.pack, specification.space), this.size)
     const image = pictureToTensor(state.picture)
@@ -125,7 +133,7 @@ export class Engine {
    * left, and none may be there twice. An edit's results do not depend on the others; one whose numbers are no longer
    * finite fails alone, at its last good latent. Reports are in the order of the edits. Errors, with no edit moved on:
    * INVALID_ARGUMENT (`edits`: different specifications, an edit twice), FAILED_PRECONDITION (an edit that is done, or that
-   * another call is taking a step of), and those of building and loading graphs.
+   * another call is taking a step of; the engine was closed), and those of building and loading graphs.
    */
   async step(edits: readonly Edit[]): Promise<StepReport[]> {
     const [first] = edits
@@ -133,7 +141,7 @@ export class Engine {
     checkBatch(edits)
     for (const edit of edits) underWay.add(edit)
     try {
-      return await this.#takeStep(edits, first)
+      return await this.#whileOpen(() => this.#takeStep(edits, first))
     } finally {
       for (const edit of edits) underWay.delete(edit)
     }
@@ -151,8 +159,15 @@ export class Engine {
     return edits.map((edit, i) => this.#settle(edit, outputs, i))
   }
 
-  /** The picture of an edit's latent: after the last step, its result. */
-  async picture(edit: Edit): Promise<Picture> {
+  /**
+   * The picture of an edit's latent: after the last step, its result. Errors: FAILED_PRECONDITION (the engine was closed),
+   * and those of building and loading graphs.
+   */
+  picture(edit: Edit): Promise<Picture> {
+    return this.#whileOpen(() => this.#picture(edit))
+  }
+
+  async #picture(edit: Edit): Promise<Picture> {
     const { z } = edit
     if (edit.specification.space === 'pixels') return tensorToPicture(z, { height: this.size, width: this.size })
     const shape = [1, ...variableShape(this.pack, 'latent')]
@@ -181,13 +196,35 @@ export class Engine {
     return sessions.length > 0
   }
 
-  /** Free the sessions and close the pack's files. */
-  async close(): Promise<void> {
+  /** Wait for work under way, free the sessions and close the pack's files. An engine that was closed does no work again. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close())
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#work)
     const sessions = [...this.#steps.values(), ...this.#around.values()]
     this.#steps.clear()
     this.#around.clear()
     await Promise.allSettled(sessions)
     this.pack.close()
+  }
+
+  async #whileOpen<T>(start: () => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) {
+      throw new FlexitError({
+        code: 'FAILED_PRECONDITION',
+        message: 'the engine was closed',
+        cure: 'Open another one with `Engine.open`, or close it after its last edit.',
+      })
+    }
+    const work = start()
+    this.#work.add(work)
+    try {
+      return await work
+    } finally {
+      this.#work.delete(work)
+    }
   }
 
   #session(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {

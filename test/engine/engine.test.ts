@@ -244,24 +244,24 @@ test.serial('edits that are done, there twice or of other kinds are not stepped;
   t.deepEqual(await one.step([]), [])
 })
 
-test.serial(
-  'an edit takes one step at a time; a second call is refused, and the edit has the bits of the first',
-  async (t) => {
-    const states = begin(one, 2, { views: 1, networks: ['vit'] })
-    const expected = await alone(one, states, 2)
-    const [a, b] = (await prepareAll(one, states)) as [Edit, Edit]
-    const before = one.step([a])
-    for (const engine of [one, two]) {
-      const error = await t.throwsAsync(engine.step([b, a]), { instanceOf: FlexitError, code: 'FAILED_PRECONDITION' })
-      t.regex(error.message, /another call/)
-    }
-    const [report] = await before
-    t.deepEqual([a.step, b.step], [1, 0])
-    const [later] = await advance(one, [a], 1)
-    same(t, [{ z: expected[0]![0]!.z, report: report! }, ...later!], expected[0]!, 'the edit')
-    same(t, (await advance(one, [b], 2))[0]!, expected[1]!, 'the other')
-  },
-)
+test.serial('an edit takes one step at a time; a second call is refused and changes nothing', async (t) => {
+  const states = begin(one, 2, { views: 1, networks: ['vit'] })
+  const expected = await alone(one, states, 2)
+  const [a, b] = (await prepareAll(one, states)) as [Edit, Edit]
+  const [[report], ...refused] = await Promise.all([
+    one.step([a]),
+    ...[one, two].map((engine) => t.throwsAsync(engine.step([b, a]), { instanceOf: FlexitError })),
+  ])
+  for (const { code, message } of refused) {
+    t.is(code, 'FAILED_PRECONDITION')
+    t.regex(message, /another call/)
+  }
+  t.deepEqual([a.step, b.step], [1, 0])
+  const first = { z: bytesOf(a.z), report: report! }
+  const [second] = await advance(one, [a], 1)
+  same(t, [first, ...second!], expected[0]!, 'the edit')
+  same(t, (await advance(one, [b], 2))[0]!, expected[1]!, 'the other')
+})
 
 test.serial('equal texts, a black picture and a long text are edits like others', async (t) => {
   const black = { height: one.size, width: one.size, data: new Uint8Array(one.size ** 2 * 3) }
@@ -315,4 +315,30 @@ test.serial('graphs that are not needed are let go, and come back as they were',
   t.false(await one.trim())
   const again = await alone(one, states, 1)
   again.forEach((trace, i) => same(t, trace, traces[i]!, `edit ${i}`))
+})
+
+test.serial('closing waits for what is under way; afterwards nothing is loaded again', async (t) => {
+  const options = { pack: tinyPack, cacheFolder, threads: 1 }
+  const loaded: string[] = []
+  const engine = await Engine.open({ ...options, onProgress: (doing) => loaded.push(doing) })
+  const states = begin(one, 2, { views: 0, networks: ['vit'] })
+  const expected = await alone(one, states, 1)
+  const edit = await engine.prepare(states[0]!)
+  const [[report], other] = await Promise.all([
+    engine.step([edit]),
+    engine.prepare(states[1]!),
+    engine.close(),
+    engine.close(),
+  ])
+  same(t, [{ z: bytesOf(edit.z), report: report! }], expected[0]!, 'the step under way')
+  t.is(other.step, 0)
+
+  loaded.length = 0
+  const closed = { instanceOf: FlexitError, code: 'FAILED_PRECONDITION', message: /the engine was closed/ } as const
+  await t.throwsAsync(engine.prepare(states[0]!), closed)
+  await t.throwsAsync(engine.step([edit]), closed)
+  await t.throwsAsync(engine.picture(edit), closed)
+  await t.throwsAsync(engine.warmUp(), closed)
+  t.deepEqual(loaded, [])
+  await t.notThrowsAsync(one.step([edit]), 'the edit goes on with another engine')
 })
