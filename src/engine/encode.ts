@@ -11,20 +11,20 @@ export type PictureFormat = 'png' | 'webp' | 'jpeg'
 
 export interface EncodeOptions {
   /** 1 to 100, for WebP and JPEG. Default 90. PNG is lossless. */
-  readonly quality?: number
+  readonly quality?: number | undefined
   /** Pixels of the longer side. Default: as it is. */
-  readonly size?: number
+  readonly size?: number | undefined
   /** WebP in a third of the time, with less sharp edges of colour: for pictures that are shown for a moment. */
-  readonly fast?: boolean
+  readonly fast?: boolean | undefined
 }
 
 export interface FilmstripOptions {
   /** Frames in a row. Default 8, or fewer where there are fewer. */
-  readonly columns?: number
+  readonly columns?: number | undefined
   /** How many times larger frames are shown. Default: the smallest that makes them at least 192 pixels high. */
-  readonly scale?: number
+  readonly scale?: number | undefined
   /** White pixels between frames. Default 8. */
-  readonly gap?: number
+  readonly gap?: number | undefined
 }
 
 export interface AnimationOptions {
@@ -32,9 +32,9 @@ export interface AnimationOptions {
   readonly frameMs: number
   readonly holdLastMs: number
   /** As for a filmstrip. */
-  readonly scale?: number
+  readonly scale?: number | undefined
   /** 1 to 100. Default 90. */
-  readonly quality?: number
+  readonly quality?: number | undefined
 }
 
 /** Of what reads, resizes and writes pictures. */
@@ -49,7 +49,7 @@ const formatOfExtension: Readonly<Record<string, PictureFormat>> = {
   '.jpeg': 'jpeg',
 }
 
-/** The bytes of a picture file. Errors: INVALID_ARGUMENT (`quality`, `size`). */
+/** The bytes of a picture file. Errors: INVALID_ARGUMENT (`format`, `quality`, `size`). */
 export async function encodePicture(
   picture: Picture,
   { format, quality = defaultQuality, size, fast = false }: EncodeOptions & { readonly format: PictureFormat },
@@ -64,6 +64,8 @@ export async function encodePicture(
       return image.webp(fast ? { quality, effort: 0 } : { quality, smartSubsample: true }).toBuffer()
     case 'jpeg':
       return image.jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer()
+    default: // of JavaScript's
+      throw invalidArgument('format', `cannot write a picture as ${JSON.stringify(format)}`, 'Use png, webp or jpeg.')
   }
 }
 

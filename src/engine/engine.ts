@@ -2,15 +2,23 @@
 // The method is FlexIT's (CVPR 2022), section 3.
 
 import { LRUCache } from 'lru-cache'
+import { checkPath, checkRequest } from './check-request.js'
 import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkState } from './edit.js'
 import { FlexitError, invalidArgument } from './errors.js'
 import { GraphCache } from './graph-cache.js'
 import type { Graph } from './graph/graph.js'
 import { Pack } from './pack/pack.js'
-import { type EditParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
+import {
+  type EditParameters,
+  type GivenParameters,
+  checkText,
+  resolveParameters,
+  specificationKey,
+  specificationOf,
+} from './parameters.js'
 import { type Picture, pictureToTensor, tensorToPicture } from './picture.js'
 import { tapCount } from './networks/lpips.js'
-import { type Device, type FloatTensor, Session, type Tensor, type TensorData } from './runtime.js'
+import { type Device, type FloatTensor, Session, checkDevice, type Tensor, type TensorData } from './runtime.js'
 import {
   type StepSpecification,
   decodeGraph,
@@ -25,15 +33,15 @@ import { type ViewSample, centreView, sampleView, viewInputNames } from './views
 export interface EngineOptions {
   /** Folder of the pack. */
   readonly pack: string
-  readonly device?: Device
+  readonly device?: Device | undefined
   /** Threads within one operation on the CPU. Default 0: one for each physical core. */
-  readonly threads?: number
+  readonly threads?: number | undefined
   /** Where built graphs are kept. */
   readonly cacheFolder: string
   /** Write the time of every operation of a step to a trace file with this prefix, when the engine is closed. */
-  readonly profile?: string
+  readonly profile?: string | undefined
   /** Called before work that takes long: building a graph, loading it. */
-  readonly onProgress?: (doing: string) => void
+  readonly onProgress?: ((doing: string) => void) | undefined
 }
 
 export interface EditRequest {
@@ -44,7 +52,7 @@ export interface EditRequest {
   /** What it should become. */
   readonly target: string
   /** What is left out comes from the pack and the preset. */
-  readonly parameters?: Partial<EditParameters>
+  readonly parameters?: GivenParameters | undefined
 }
 
 /** Sessions kept ready: those of steps, and those around them. */
@@ -84,8 +92,14 @@ export class Engine {
     this.#cache = new GraphCache(options.cacheFolder)
   }
 
-  /** Open a pack. Errors: see `Pack.open`. Sessions are made when first needed. */
+  /**
+   * Open a pack. Sessions are made when first needed. Errors: INVALID_ARGUMENT (`pack`, `cacheFolder`, `device`), those of
+   * `Pack.open`.
+   */
   static async open(options: EngineOptions): Promise<Engine> {
+    checkPath(options.pack, 'pack', "Give the folder of a pack: (await requirePack('tiny')).folder.")
+    checkPath(options.cacheFolder, 'cacheFolder', 'Use cacheFolder(), or a folder of your own for built graphs.')
+    if (options.device !== undefined) checkDevice(options.device)
     return new Engine(await Pack.open(options.pack), options)
   }
 
@@ -94,8 +108,13 @@ export class Engine {
     return this.pack.manifest.image.size
   }
 
-  /** Check a request and make it the state before the first step. Errors: INVALID_ARGUMENT. */
-  begin({ picture, source, target, parameters = {} }: EditRequest): EditState {
+  /**
+   * Check a request and make it the state before the first step. Errors: INVALID_ARGUMENT, with the `field` that is wrong:
+   * `picture` for one that has not the pack's size.
+   */
+  begin(request: EditRequest): EditState {
+    checkRequest(request, this.size)
+    const { picture, source, target, parameters = {} } = request
     return {
       pack: this.pack.digest,
       parameters: resolveParameters(parameters, this.pack),
@@ -176,7 +195,7 @@ export class Engine {
   }
 
   /** Make all sessions of an edit ready, so that its first step does not wait. Networks that are absent are needed only where named. */
-  async warmUp(parameters: Partial<EditParameters> = {}): Promise<void> {
+  async warmUp(parameters: GivenParameters = {}): Promise<void> {
     const { networkNames: present, defaultNetworks } = this.pack
     const usual = defaultNetworks.filter((name) => present.includes(name))
     const networks = parameters.networks ?? [usual, present, defaultNetworks].find((names) => names.length > 0)!

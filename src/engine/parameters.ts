@@ -31,6 +31,9 @@ export interface EditParameters {
   readonly seed: number
 }
 
+/** Parameters as they are asked for: what is left out, or undefined, comes from the pack and the preset. */
+export type GivenParameters = { readonly [K in keyof EditParameters]?: EditParameters[K] | undefined }
+
 /** Limits that hold everywhere; a server may set narrower ones. Threads: ONNX Runtime would start as many as it is told. */
 export const limits = {
   steps: 10_000,
@@ -73,7 +76,7 @@ const presetDefaults = {
  * Fill in defaults (those given here, then the pack's, then the preset's) and check every value. Networks are put into
  * the pack's order. Errors: INVALID_ARGUMENT, naming the first parameter that is wrong; see `Pack.clip` for networks.
  */
-export function resolveParameters(given: Partial<EditParameters>, pack: Pack): EditParameters {
+export function resolveParameters(given: GivenParameters, pack: Pack): EditParameters {
   const candidate = {
     preset: 'reference',
     space: 'latent',

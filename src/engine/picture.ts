@@ -19,14 +19,14 @@ export interface ReadPictureOptions {
   /** What transparent pictures are laid on: an opaque CSS colour. */
   readonly background: string
   /** Most pixels (width × height of the page that is read). Default 100 million. */
-  readonly maxPixels?: number
+  readonly maxPixels?: number | undefined
   /** Largest file, in bytes. Default 64 MiB. */
-  readonly maxBytes?: number
+  readonly maxBytes?: number | undefined
   /**
    * Whether SVG is drawn. Default: from a path, not from bytes. A path is its owner's; bytes may come from anyone, and
    * a hostile SVG of 1 kB can draw for hours, which neither librsvg's limits nor sharp's timeout ends.
    */
-  readonly svg?: boolean
+  readonly svg?: boolean | undefined
 }
 
 const defaultMaxPixels = 100_000_000

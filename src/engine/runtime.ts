@@ -9,7 +9,9 @@ import { limits } from './parameters.js'
 /** The version of ONNX Runtime, on which the last bits of results depend. */
 export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common
 
-export type DeviceKind = 'cpu' | 'cuda' | 'tensorrt' | 'webgpu'
+const deviceKinds = ['cpu', 'cuda', 'tensorrt', 'webgpu'] as const
+
+export type DeviceKind = (typeof deviceKinds)[number]
 
 /** Where a session runs: `cpu`, `cuda:0`. */
 export interface Device {
@@ -44,6 +46,14 @@ export function parseDevice(text: string): Device {
     throw invalidArgument('device', `there is no device "${text}"`, 'Use cpu, cuda:0, tensorrt:0 or webgpu.')
   }
   return { kind: match[1] as DeviceKind, index: Number(match[2] ?? 0) }
+}
+
+/** Check a device that may come from JavaScript. Errors: INVALID_ARGUMENT. */
+export function checkDevice(device: Device): void {
+  const { kind, index } = new Object(device) as Partial<Device>
+  if (deviceKinds.some((known) => known === kind) && Number.isInteger(index) && index! >= 0) return
+  const given = typeof device === 'string' ? device : 'cuda:0'
+  throw invalidArgument('device', `${JSON.stringify(device)} is not a device`, `Use parseDevice('${given}').`)
 }
 
 export function formatDevice({ kind, index }: Device): string {

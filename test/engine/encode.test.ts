@@ -49,6 +49,13 @@ async function refused(t: ExecutionContext, promise: Promise<unknown>, field: st
   t.is(error.field, field)
 }
 
+test('a format that is not written is refused', async (t) => {
+  for (const format of ['gif', undefined]) {
+    const asked = { format: format as PictureFormat }
+    await refused(t, encodePicture(gradient(4, 4), asked), 'format', /cannot write a picture as/)
+  }
+})
+
 test('PNG keeps every bit; WebP and JPEG come close', async (t) => {
   const picture = gradient(40, 60)
   t.deepEqual(await decode(await encodePicture(picture, { format: 'png' })), picture)

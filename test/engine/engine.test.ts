@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import type { Edit, EditState } from '../../src/engine/edit.js'
-import { Engine } from '../../src/engine/engine.js'
+import { type EditRequest, Engine, type EngineOptions } from '../../src/engine/engine.js'
 import { FlexitError } from '../../src/engine/errors.js'
 import { type EditParameters, specificationKey } from '../../src/engine/parameters.js'
 import { readPicture } from '../../src/engine/picture.js'
@@ -302,6 +302,48 @@ test.serial('states that do not fit are refused, naming what does not', async (t
     t.truthy(error.cure)
   }
   await t.notThrowsAsync(one.prepare({ ...good, step: 20, shape: [32, 8, 8] }))
+})
+
+test('requests that are wrong in JavaScript are refused when an edit begins, naming the field', (t) => {
+  const picture = randomPicture(one.size, 1)
+  const good = { picture, source: 'cat', target: 'dog' }
+  const cases: readonly (readonly [request: unknown, field: string, message: RegExp])[] = [
+    [undefined, 'request', /cannot begin from missing/],
+    [{ ...good, picture: randomPicture(2, 1) }, 'picture', /the picture is 2 × 2, expected 64 × 64/],
+    [{ ...good, picture: { ...picture, data: picture.data.slice(3) } }, 'picture', /12285 values, expected 12288/],
+    [{ ...good, picture: { ...picture, data: [...picture.data] } }, 'picture', /data is an array/],
+    [{ ...good, picture: 'apple.png' }, 'picture', /the picture is a string/],
+    [{ picture, source: 'cat' }, 'target', /the target text is missing/],
+    [{ ...good, source: 5 }, 'source', /the source text is a number/],
+    [{ ...good, steps: 5 }, 'steps', /steps lies beside the parameters/],
+    [{ ...good, parameters: null }, 'parameters', /the parameters are null/],
+  ]
+  for (const [request, field, message] of cases) {
+    const error = t.throws(() => one.begin(request as EditRequest), { instanceOf: FlexitError, message })
+    t.like(error, { code: 'INVALID_ARGUMENT', field })
+    t.truthy(error.cure)
+  }
+  t.notThrows(() => one.begin({ ...good, parameters: undefined }))
+  t.is(one.begin({ ...good, parameters: { steps: undefined, seed: 3 } }).parameters.seed, 3)
+})
+
+test('options that are wrong in JavaScript are refused when an engine is opened', async (t) => {
+  const good = { pack: tinyPack, cacheFolder }
+  const cases: readonly (readonly [options: object, field: string, cure: RegExp])[] = [
+    [{ ...good, device: 'cuda:0' }, 'device', /parseDevice\('cuda:0'\)/],
+    [{ ...good, device: { kind: 'gpu', index: 0 } }, 'device', /parseDevice/],
+    [{ ...good, device: { kind: 'cuda' } }, 'device', /parseDevice/],
+    [{ ...good, device: null }, 'device', /parseDevice/],
+    [{ pack: tinyPack }, 'cacheFolder', /cacheFolder\(\)/],
+    [{ cacheFolder }, 'pack', /requirePack/],
+  ]
+  for (const [options, field, cure] of cases) {
+    const error = await t.throwsAsync(Engine.open(options as EngineOptions), { instanceOf: FlexitError })
+    t.like(error, { code: 'INVALID_ARGUMENT', field })
+    t.regex(error.cure ?? '', cure)
+  }
+  const engine = await Engine.open({ ...good, device: undefined, threads: undefined })
+  await engine.close()
 })
 
 test.serial('warming up makes the first step ready', async (t) => {
