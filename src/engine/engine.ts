@@ -443,10 +443,12 @@ function checkBatch(edits: readonly Edit[]): void {
 const featureNames = Array.from({ length: tapCount }, (_, tap) => names.feature(tap))
 
 function notFinite(step: number): FlexitError {
+  const usual = 'Lower the learning rate or the weights (λ), and resume from the saved latent or start anew.'
   return new FlexitError({
     code: 'FAILED_PRECONDITION',
     message: `the loss or its gradient is no longer finite at step ${step}; the latent before it is kept`,
-    cure: 'Lower the learning rate or the weights (λ), and resume from the saved latent or start anew.',
+    cure:
+      step > 0 ? usual : `${usual} At the very first step it may also be a built graph: try \`flexit cache clear\`.`,
   })
 }
 

@@ -2,7 +2,6 @@
 
 import { createHash } from 'node:crypto'
 import { readFileSync, readdirSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { FlexitError, systemErrorCode } from './errors.js'
@@ -27,12 +26,12 @@ export class GraphCache {
   }
 
   /**
-   * The model file of a graph, built and written if it is not there yet. `parts` are the texts that shape it, besides
-   * the code. Errors: FAILED_PRECONDITION where the folder cannot be written, and what `build` throws.
+   * The model file of a graph, built and written if it is not there yet, or not as it was written. `parts` are the texts
+   * that shape it, besides the code. Errors: FAILED_PRECONDITION where the folder cannot be written, and what `build` throws.
    */
   async file(name: string, parts: readonly string[], build: () => Graph | Promise<Graph>): Promise<string> {
     const path = join(this.folder, `${keyOf(name, parts)}.onnx`)
-    if ((await stat(path).catch(() => undefined)) !== undefined) return path
+    if (await isWhole(path)) return path
     return this.#rebuild(name, parts, build)
   }
 

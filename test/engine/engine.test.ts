@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import type { Edit, EditState } from '../../src/engine/edit.js'
+import { Edit, type EditState } from '../../src/engine/edit.js'
 import { type EditRequest, Engine, type EngineOptions } from '../../src/engine/engine.js'
 import { FlexitError } from '../../src/engine/errors.js'
 import { type EditParameters, specificationKey } from '../../src/engine/parameters.js'
@@ -219,6 +219,16 @@ for (const [title, poison] of Object.entries(poisons)) {
     await t.throwsAsync(one.step(edits), { message: /done/ })
   })
 }
+
+test.serial('where the very first step is not finite, damaged graphs are named too', async (t) => {
+  const { state, specification, constants } = await one.prepare(begin(one, 1, { views: 0, networks: ['vit'] })[0]!)
+  const cureAt = async (step: number) => {
+    const ill = new Edit({ ...state, step, z: state.z.map(() => NaN) }, specification, constants, [])
+    return (await one.step([ill]))[0]!.failure?.cure ?? ''
+  }
+  t.regex(await cureAt(0), /flexit cache clear/)
+  t.notRegex(await cureAt(1), /cache/)
+})
 
 test.serial('the largest learning rate leaves an edit finite, or fails it at a finite latent', async (t) => {
   const [request] = requests(one.size, 1, { views: 0, networks: ['vit'] })

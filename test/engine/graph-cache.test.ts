@@ -57,6 +57,21 @@ test('a graph that was deleted is built again', (t) =>
     t.is(counter.builds, 2)
   }))
 
+test('a graph with a bit that is not as it was written is built again', (t) =>
+  withFolder(async (folder) => {
+    const { counter, build } = builder()
+    const cache = new GraphCache(folder)
+    const path = await cache.file('step', [], build)
+    const whole = await readFile(path)
+    await writeFile(
+      path,
+      whole.map((byte, i) => (i === 20 ? byte ^ 4 : byte)),
+    )
+    t.is(await cache.file('step', [], build), path)
+    t.is(counter.builds, 2)
+    t.deepEqual(await readFile(path), whole)
+  }))
+
 test('what fails to build leaves nothing, and is tried again', (t) =>
   withFolder(async (folder) => {
     const { counter, build } = builder()

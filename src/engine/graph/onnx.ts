@@ -104,27 +104,37 @@ export async function writeOnnx(graph: Graph, folder: string, name: string): Pro
     },
   })
   const path = join(folder, `${name}.onnx`)
-  await writeFileAtomic(path, ModelProto.encode(model).finish())
+  const bytes = ModelProto.encode(model).finish()
+  await writeFileAtomic(path, [bytes, sealOf(bytes)])
   return path
 }
 
-/** Whether a file that `writeOnnx` wrote, and the external data it refers to, are still there. */
+/**
+ * Whether a file that `writeOnnx` wrote, and the external data it refers to, are there with the content that they were
+ * written with. Reads all of it.
+ */
 export async function isWhole(path: string): Promise<boolean> {
   try {
-    const { graph } = ModelProto.decode(await readFile(path))
-    // An empty file is a valid message.
-    if (!graph?.node?.length) return false
-    for (const { externalData } of graph.initializer ?? []) {
-      const entry = (key: string) => externalData?.find((each) => each.key === key)?.value
-      const location = entry('location')
-      if (location == null) continue
-      if ((await stat(join(dirname(path), location))).size !== Number(entry('length'))) return false
+    const bytes = await readFile(path)
+    const model = bytes.subarray(0, -sealBytes)
+    if (!bytes.subarray(-sealBytes).equals(sealOf(model))) return false
+    const { graph } = ModelProto.decode(model)
+    const locations = (graph?.initializer ?? []).map(locationOf).filter((location) => location != null)
+    for (const location of new Set(locations)) {
+      if (tensorFile(await readFile(join(dirname(path), location))) !== location) return false
     }
     return true
   } catch {
     return false
   }
 }
+
+/** Metadata with the sha256 of a model's bytes, to follow them: fields after a message are a part of it. */
+function sealOf(model: Uint8Array): Uint8Array {
+  return ModelProto.encode({ metadataProps: [{ key: 'sha256', value: sha256(model) }] }).finish()
+}
+
+const sealBytes = sealOf(new Uint8Array()).length
 
 /**
  * Names of the files that a model of anybody's keeps external data in, relative to its folder, each once; none for a file
@@ -134,8 +144,12 @@ export async function externalFiles(path: string): Promise<string[]> {
   const { graph, functions } = decodeModel(await readFile(path))
   const nodes = [...(graph?.node ?? []), ...(functions ?? []).flatMap(({ node }) => node ?? [])]
   const tensors = [...(graph?.initializer ?? []), ...nodes.flatMap(tensorsOf)]
-  const locations = tensors.map(({ externalData }) => externalData?.find(({ key }) => key === 'location')?.value)
+  const locations = tensors.map(locationOf)
   return [...new Set(locations.filter((location) => location != null))].sort()
+}
+
+function locationOf({ externalData }: onnx.ITensorProto): string | null | undefined {
+  return externalData?.find(({ key }) => key === 'location')?.value
 }
 
 /** Whoever loads a file that is no model says so. */
@@ -214,7 +228,7 @@ async function encodeConstant(value: Value, folder: string): Promise<onnx.ITenso
   const bytes = bytesOf(data)
   const tensor = { name: value.name, dataType: dataTypes[value.dtype], dims: value.shape.map(fixed) }
   if (bytes.byteLength <= inlineBytes) return { ...tensor, rawData: bytes }
-  const location = `${tensorFolder}/${createHash('sha256').update(bytes).digest('hex').slice(0, 40)}.bin`
+  const location = tensorFile(bytes)
   const path = join(folder, location)
   if (!(await holds(path, bytes))) await writeFileAtomic(path, bytes)
   return {
@@ -226,6 +240,15 @@ async function encodeConstant(value: Value, folder: string): Promise<onnx.ITenso
       { key: 'length', value: String(bytes.byteLength) },
     ],
   }
+}
+
+/** The place of external data, named by its content. */
+function tensorFile(bytes: Uint8Array): string {
+  return `${tensorFolder}/${sha256(bytes).slice(0, 40)}.bin`
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
 }
 
 /** Whether a file is there and has not been damaged since it was written. */

@@ -100,6 +100,21 @@ test('a model is whole while it and its weights are there', (t) =>
     t.false(await isWhole(path))
     await writeOnnx(product(70), folder, 'one')
     t.true(await isWhole(path))
+    const model = await readFile(path)
+    for (const [damaged, bytes] of [
+      [path, model],
+      [join(folder, tensorFolder, file!), weights],
+    ] as const) {
+      for (const at of [0, Math.floor(bytes.length / 2), bytes.length - 1]) {
+        await writeFile(
+          damaged,
+          bytes.map((byte, i) => (i === at ? byte ^ 1 : byte)),
+        )
+        t.false(await isWhole(path), `a bit of byte ${at} of ${damaged}`)
+      }
+      await writeFile(damaged, bytes)
+      t.true(await isWhole(path))
+    }
     t.false(await isWhole(join(folder, 'none.onnx')))
     for (const content of ['no model', '']) {
       await writeFile(path, content)
