@@ -6,7 +6,7 @@ import type { EditState } from './edit.js'
 import { FlexitError } from './errors.js'
 import { writeFileAtomic } from './files.js'
 import { manifestSchema } from './pack/manifest.js'
-import { openSafetensors, serialiseSafetensors, type Safetensors, type TensorData } from './pack/safetensors.js'
+import { isAltered, openSafetensors, sealSafetensors, type Safetensors, type TensorData } from './pack/safetensors.js'
 import { parametersSchema } from './parameters.js'
 
 const format = 'flexit-edit/1'
@@ -31,7 +31,8 @@ const stateSchema = z.strictObject({
 
 /**
  * Write a saved edit, atomically: tensors `picture` [H, W, 3], `z` (absent before the first step) and `z.STEP`, each of
- * `shape`, the variable's [C, h, w]. The same edit gives the same bytes. Errors: FAILED_PRECONDITION (space, permission).
+ * `shape`, the variable's [C, h, w], and a sha256 of all of it. The same edit gives the same bytes. Errors:
+ * FAILED_PRECONDITION (space, permission).
  */
 export async function writeEditFile(
   path: string,
@@ -46,12 +47,13 @@ export async function writeEditFile(
     { name: 'picture', dtype: 'U8', shape: [picture.height, picture.width, 3], data: picture.data },
   ]
   const metadata = { format, state: JSON.stringify({ pack, packName, parameters, source, target, step }) }
-  await writeFileAtomic(path, serialiseSafetensors(tensors, metadata))
+  await writeFileAtomic(path, sealSafetensors(tensors, metadata))
 }
 
 /**
  * Read a saved edit. Whether it fits a pack is for `Engine.prepare` to say. Errors: NOT_FOUND; INVALID_ARGUMENT (no
  * regular file); DATA_LOSS (not a saved edit, truncated, altered, values that are not finite), naming the part.
+ * Earlier versions wrote no sha256: in their files altered values are not seen.
  */
 export function readEditFile(path: string): SavedEdit {
   const file = open(path)
@@ -59,6 +61,7 @@ export function readEditFile(path: string): SavedEdit {
     if (file.metadata.get('format') !== format) {
       throw damaged(path, `it is not a saved edit of the format ${format}`)
     }
+    if (isAltered(file)) throw damaged(path, 'it was altered: its sha256 is not the one that it was written with')
     const { packName, ...state } = parseState(path, file.metadata.get('state') ?? '')
     const [height, width] = tensorShape(path, file, 'picture', 'U8', [undefined, undefined, 3]) as [number, number]
     const picture = { height, width, data: file.raw('picture') }

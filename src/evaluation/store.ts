@@ -6,7 +6,13 @@ import { join } from 'node:path'
 import { encodePicture } from '../engine/encode.js'
 import { FlexitError, fileError, systemErrorCode } from '../engine/errors.js'
 import { writeFileAtomic } from '../engine/files.js'
-import { type TensorData, parseSafetensors, serialiseSafetensors } from '../engine/pack/safetensors.js'
+import {
+  type Safetensors,
+  type TensorData,
+  isAltered,
+  parseSafetensors,
+  sealSafetensors,
+} from '../engine/pack/safetensors.js'
 import { type Picture, readPicture } from '../engine/picture.js'
 import type { Latent } from './editor.js'
 
@@ -42,7 +48,7 @@ export class Store {
     for (const step of sorted) {
       const path = this.#latentPath(key, step)
       const bytes = await this.#read(path)
-      const z = bytes && (await whole(() => new Float32Array(parseSafetensors(bytes, path).raw('z').buffer)))
+      const z = bytes && (await whole(() => new Float32Array(intact(bytes, path).raw('z').buffer)))
       if (z !== undefined) return { step, z }
     }
     return undefined
@@ -50,7 +56,7 @@ export class Store {
 
   /** Errors: FAILED_PRECONDITION (space, permission). */
   async writeLatent(key: string, { step, z }: Latent): Promise<void> {
-    const bytes = serialiseSafetensors([{ name: 'z', dtype: 'F32', shape: [z.length], data: z }])
+    const bytes = sealSafetensors([{ name: 'z', dtype: 'F32', shape: [z.length], data: z }])
     await writeFileAtomic(this.#latentPath(key, step), bytes)
   }
 
@@ -60,7 +66,7 @@ export class Store {
     const bytes = await this.#read(path)
     if (bytes === undefined) return undefined
     return whole(() => {
-      const file = parseSafetensors(bytes, path)
+      const file = intact(bytes, path)
       return Object.fromEntries(names.map((name) => [name, new Float64Array(file.raw(name).buffer)])) as Record<
         T,
         Float64Array
@@ -76,7 +82,7 @@ export class Store {
       shape: [data.length],
       data,
     }))
-    await writeFileAtomic(this.#arrayPath(key), serialiseSafetensors(tensors))
+    await writeFileAtomic(this.#arrayPath(key), sealSafetensors(tensors))
   }
 
   #editFolder(key: string): string {
@@ -111,6 +117,13 @@ async function present<T>(reading: Promise<T>, path: string): Promise<T | undefi
     if (systemErrorCode(error) === 'ENOENT') return undefined
     throw fileError(error, path, 'read')
   }
+}
+
+/** Errors: DATA_LOSS, also for values that are not those that were written. */
+function intact(bytes: Uint8Array, path: string): Safetensors {
+  const file = parseSafetensors(bytes, path)
+  if (isAltered(file)) throw new FlexitError({ code: 'DATA_LOSS', message: `${path} was altered` })
+  return file
 }
 
 /** A damaged file is as good as none: its content is made again. */

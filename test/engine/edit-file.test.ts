@@ -77,7 +77,28 @@ test('the same edit gives the same bytes', async (t) => {
   })
 })
 
-/** What a file is made of, to be changed. */
+test('a bit that is not as it was written is seen, wherever it is', async (t) => {
+  await withPath(t, async (path) => {
+    await writeEditFile(path, saved, shape)
+    const whole = await readFile(path)
+    const { picture, z } = readEditFile(path).state
+    const places = [z!, picture.data].map(({ buffer, byteOffset, byteLength }) =>
+      whole.indexOf(Buffer.from(buffer, byteOffset, byteLength)),
+    )
+    places.push(whole.length - 1, whole.indexOf('seed\\":7') + 'seed\\":'.length)
+    for (const at of places) {
+      t.true(at > 0)
+      await writeFile(
+        path,
+        whole.map((byte, i) => (i === at ? byte ^ 1 : byte)),
+      )
+      const error = t.throws(() => readEditFile(path), { instanceOf: FlexitError, code: 'DATA_LOSS' }, `byte ${at}`)
+      t.regex(error.message, /it was altered/)
+    }
+  })
+})
+
+/** What a file is made of, to be changed: without a sha256, as earlier versions wrote it. */
 function parts(): { metadata: Record<string, string>; tensors: Map<string, TensorData> } {
   const { pack, source, target, step, picture, z } = saved.state
   const state = JSON.stringify({ pack, packName: 'tiny', parameters, source, target, step })

@@ -7,6 +7,7 @@ import test from 'ava'
 import sharp from 'sharp'
 import { writePicture } from '../../src/engine/encode.js'
 import { FlexitError } from '../../src/engine/errors.js'
+import { serialiseSafetensors } from '../../src/engine/pack/safetensors.js'
 import { makeEdits } from '../../src/evaluation/edits.js'
 import { jobKey } from '../../src/evaluation/editor.js'
 import { type Evaluation, evaluate } from '../../src/evaluation/evaluation.js'
@@ -21,6 +22,7 @@ import {
 } from '../../src/evaluation/report.js'
 import { type Scene, jobsOf } from '../../src/evaluation/scene.js'
 import { sheet } from '../../src/evaluation/sheet.js'
+import { Store } from '../../src/evaluation/store.js'
 import { figurePlan, gridPlan, plotSweep, sweep } from '../../src/evaluation/sweep.js'
 import { withFolder } from '../support/graphs.js'
 import {
@@ -134,6 +136,33 @@ test('other numbers of steps go on from what is there, and give the same picture
     t.is(anew.rows.length, 4)
   })
 })
+
+test('what the store holds is taken without a sum, but not where it is another than its sum', (t) =>
+  withFolder(async (folder) => {
+    const store = new Store(folder)
+    const [z, sum] = [Float32Array.of(1, 2, 3), Float64Array.of(4, 5)]
+    await store.writeLatent('key', { step: 2, z })
+    await store.writeArrays('key', { sum })
+    t.deepEqual(await store.readLatent('key', 9), { step: 2, z })
+    t.deepEqual(await store.readArrays('key', ['sum']), { sum })
+
+    const files = [join(folder, 'edits', 'key', '2.safetensors'), join(folder, 'opinions', 'key.safetensors')]
+    for (const path of files) {
+      const bytes = await readFile(path)
+      bytes[bytes.length - 3]! ^= 1
+      await writeFile(path, bytes)
+    }
+    t.is(await store.readLatent('key', 9), undefined)
+    t.is(await store.readArrays('key', ['sum']), undefined)
+
+    const tensors = [
+      { name: 'z', dtype: 'F32', shape: [3], data: z },
+      { name: 'sum', dtype: 'F64', shape: [2], data: sum },
+    ] as const
+    for (const [i, path] of files.entries()) await writeFile(path, Buffer.concat(serialiseSafetensors([tensors[i]!])))
+    t.deepEqual(await store.readLatent('key', 9), { step: 2, z })
+    t.deepEqual(await store.readArrays('key', ['sum']), { sum })
+  }))
 
 test('what shapes an edit is in its key', (t) => {
   const editor = new MixingEditor()

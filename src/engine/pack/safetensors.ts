@@ -1,6 +1,7 @@
 // Reads and writes safetensors: a JSON header with every tensor's type, shape and place, then the bare values.
 // Follows https://github.com/huggingface/safetensors (README, "Format"), with the checks of its reference reader.
 
+import { createHash } from 'node:crypto'
 import { invalidArgument, quoted } from '../errors.js'
 import { bytesOf, damaged, openBytes, readBytes, sha256Of } from './byte-source.js'
 import type { ByteSource } from './byte-source.js'
@@ -69,7 +70,44 @@ export function serialiseSafetensors(
   const head = Buffer.alloc(8 + Math.ceil(json.length / 8) * 8, ' ')
   head.writeBigUInt64LE(BigInt(head.length - 8))
   head.set(json, 8)
-  return [head, ...ordered.map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength))]
+  return [head, ...ordered.map(({ data }) => viewOf(data))]
+}
+
+const sealKey = 'sha256'
+
+/**
+ * `serialiseSafetensors`, with a sha256 of the metadata and of all tensors in the metadata, for `isAltered` to compare.
+ * Errors: those of `serialiseSafetensors`.
+ */
+export function sealSafetensors(
+  tensors: readonly TensorData[],
+  metadata: Readonly<Record<string, string>> = {},
+): Uint8Array[] {
+  return serialiseSafetensors(tensors, { ...metadata, [sealKey]: sealOf(tensors, Object.entries(metadata)) })
+}
+
+/** Whether a file is not as `sealSafetensors` wrote it; false for one that has no such sum. Errors: DATA_LOSS. */
+export function isAltered(file: Safetensors): boolean {
+  const seal = file.metadata.get(sealKey)
+  if (seal === undefined) return false
+  const tensors = [...file.tensors].map(([name, info]) => ({ ...info, name, data: file.raw(name) }))
+  return seal !== sealOf(tensors, [...file.metadata])
+}
+
+/** Does not depend on any order. */
+function sealOf(tensors: readonly TensorData[], metadata: readonly (readonly [string, string])[]): string {
+  const byName = (a: string, b: string) => (a < b ? -1 : 1)
+  const hash = createHash('sha256')
+  const told = metadata.filter(([key]) => key !== sealKey).sort(([a], [b]) => byName(a, b))
+  hash.update(JSON.stringify(told))
+  for (const { name, dtype, shape, data } of tensors.toSorted((a, b) => byName(a.name, b.name))) {
+    hash.update(JSON.stringify([name, dtype, shape])).update(viewOf(data))
+  }
+  return hash.digest('hex')
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: ArrayBufferView): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength)
 }
 
 function readSafetensors(source: ByteSource): Safetensors {
