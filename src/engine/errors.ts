@@ -16,9 +16,9 @@ export interface FlexitErrorOptions {
   /** What happened and why, one sentence, naming the file, tensor or parameter. */
   readonly message: string
   /** What the user can do about it, one sentence. */
-  readonly cure?: string
+  readonly cure?: string | undefined
   /** The parameter that is wrong, as the user named it (`steps`, `image`). */
-  readonly field?: string
+  readonly field?: string | undefined
   readonly cause?: unknown
 }
 
@@ -39,7 +39,7 @@ export class FlexitError extends Error {
 
 /** An argument that is wrong: `field` names it. */
 export function invalidArgument(field: string, message: string, cure?: string): FlexitError {
-  return new FlexitError({ code: 'INVALID_ARGUMENT', field, message, ...(cure === undefined ? {} : { cure }) })
+  return new FlexitError({ code: 'INVALID_ARGUMENT', field, message, cure })
 }
 
 /** Node's file-system error code (`ENOENT`), or undefined for another kind of error. */

@@ -56,6 +56,25 @@ test('a format that is not written is refused', async (t) => {
   }
 })
 
+test('options that are undefined are those that are left out', async (t) => {
+  const picture = gradient(4, 4)
+  const unset = { quality: undefined, size: undefined, fast: undefined }
+  t.deepEqual(
+    await encodePicture(picture, { format: 'webp', ...unset }),
+    await encodePicture(picture, { format: 'webp' }),
+  )
+  const png = await encodePicture(picture, { format: 'png' })
+  const options = {
+    height: 4,
+    width: 4,
+    background: 'white',
+    maxPixels: undefined,
+    maxBytes: undefined,
+    svg: undefined,
+  }
+  t.deepEqual(await readPicture(png, options), picture)
+})
+
 test('PNG keeps every bit; WebP and JPEG come close', async (t) => {
   const picture = gradient(40, 60)
   t.deepEqual(await decode(await encodePicture(picture, { format: 'png' })), picture)

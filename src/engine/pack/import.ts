@@ -22,8 +22,8 @@ export interface ClipImport extends Partial<Omit<ClipEntry, 'name' | 'weights'>>
 export interface ImportOverrides extends Partial<
   Pick<Manifest, 'description' | 'licence' | 'attribution' | 'image' | 'views' | 'defaults'>
 > {
-  readonly normGroups?: number
-  readonly perceptual?: Partial<Pick<Manifest['perceptual'], 'shift' | 'scale'>>
+  readonly normGroups?: number | undefined
+  readonly perceptual?: Partial<Pick<Manifest['perceptual'], 'shift' | 'scale'>> | undefined
 }
 
 export interface PackImport extends WriteOptions {
@@ -31,7 +31,7 @@ export interface PackImport extends WriteOptions {
   /** Where the pack is written. */
   readonly folder: string
   /** Whose picture size and settings the pack takes; without it, `overrides.image` is needed. */
-  readonly base?: Manifest
+  readonly base?: Manifest | undefined
   /** Paths of checkpoints: safetensors or PyTorch. */
   readonly autoencoder: string
   readonly clip: readonly ClipImport[]
@@ -39,7 +39,7 @@ export interface PackImport extends WriteOptions {
   readonly linear: string
   /** Path of the BPE merges, plain or gzip. */
   readonly merges: string
-  readonly overrides?: ImportOverrides
+  readonly overrides?: ImportOverrides | undefined
 }
 
 /**

@@ -14,9 +14,9 @@ import { writePack, type NewFile, type WriteOptions } from './write-pack.js'
 
 export interface SynthesisOptions extends WriteOptions {
   /** The same seed gives the same files. */
-  readonly seed?: number
+  readonly seed?: number | undefined
   /** CLIP networks by name, also optional ones; without it, all that are not optional. */
-  readonly networks?: readonly string[]
+  readonly networks?: readonly string[] | undefined
 }
 
 /**

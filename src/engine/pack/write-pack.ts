@@ -20,8 +20,8 @@ export interface WriteProgress {
 }
 
 export interface WriteOptions {
-  readonly onProgress?: (progress: WriteProgress) => void
-  readonly signal?: AbortSignal
+  readonly onProgress?: ((progress: WriteProgress) => void) | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 type Chunks = Iterable<Uint8Array> | AsyncIterable<Uint8Array>
