@@ -72,6 +72,8 @@ async function serve({
     process.stdout.write(await emptyMetrics(version))
     return
   }
+  // A full disk under it must not end the server.
+  process.stderr.on('error', () => undefined)
   const progress = createProgress({ quiet: false })
   const onProgress = (doing: string) => progress.doing(doing)
   const farewell = () => {

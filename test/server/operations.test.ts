@@ -1,7 +1,12 @@
 // The server's ends and edges: what is logged, the last event, draining, limits of connections.
 // What clients see of edits is tested in edit-stream.test.ts and service.test.ts.
 
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { type Settings, connect } from 'node:http2'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Metadata } from '@grpc/grpc-js'
@@ -117,6 +122,41 @@ test('errors are logged without what foreign ones carry', (t) => {
   t.like(first!.err, { message: 'outer: inner', code: 'EINVAL' })
   t.is(second!.err.message, 'a text')
   t.false(lines.join('').includes('payload'))
+})
+
+const onFullDisk = existsSync('/dev/full') ? test : test.skip
+
+onFullDisk('a log on a full disk loses lines, says how many once it can, and holds nothing up', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'flexit-'))
+  const full = openSync('/dev/full', 'w')
+  t.teardown(() => {
+    closeSync(full)
+    rmSync(folder, { recursive: true })
+  })
+  const path = join(folder, 'log')
+  const begin = `
+    import { closeSync, openSync } from 'node:fs'
+    import { createLogger } from ${JSON.stringify(new URL('../../src/server/logger.js', import.meta.url).href)}
+    const logger = createLogger('info')
+    logger.info('lost')
+    logger.info('lost too')`
+  const exitCode = async (rest: string) => {
+    const args = ['--input-type=module', '--eval', `${begin}\n${rest}`]
+    // The limit is for a process that hangs.
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', full], timeout: 60_000, killSignal: 9 })
+    return ((await once(child, 'exit')) as [number | null])[0]
+  }
+  t.is(await exitCode('process.exit(7)'), 7)
+  // Lines have been tried when nothing is left to do; the file takes the freed number of stderr.
+  const room = `process.once('beforeExit', () => {
+    closeSync(2)
+    openSync(${JSON.stringify(path)}, 'w')
+    logger.info('written')
+  })`
+  t.is(await exitCode(room), 0)
+  const lines = readFileSync(path, 'utf8').trimEnd().split('\n')
+  t.like(JSON.parse(lines[0]!), { msg: 'written' })
+  t.like(JSON.parse(lines[1]!), { level: 40, lines: 2, msg: 'lines of the log could not be written' })
 })
 
 /** Ends every edit again and again, and lets it step after its end. */
