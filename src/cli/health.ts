@@ -7,6 +7,7 @@ import { Command } from 'commander'
 import { service as healthService } from 'grpc-health-check'
 import { channelCredentials } from '../client/channel.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
+import { CertificateFiles } from '../server/certificate-files.js'
 import { parseCount } from './parameters.js'
 import { type TlsFlags, addTlsOptions, tlsOf } from './remote.js'
 
@@ -24,7 +25,8 @@ name: both. The answer is printed; anything but SERVING is an error.
 
 Without --server and --tls… the server of this machine is meant, as $FLEXIT_PORT, $FLEXIT_TLS_CERT, $FLEXIT_TLS_KEY and
 $FLEXIT_TLS_CLIENT_CA describe it. Its certificate is not verified then: it need not be one of localhost. A server that asks
-for certificates is shown its own: it must be by an authority of $FLEXIT_TLS_CLIENT_CA, and fit for clients too (clientAuth).`
+for certificates is shown its own: it must be by an authority of $FLEXIT_TLS_CLIENT_CA, and fit for clients too (clientAuth).
+Probes that speak no TLS ask http://HOST:$FLEXIT_METRICS_PORT/ready and /live instead: 200, or 503.`
 
 export function healthCommand(): Command {
   const command = new Command('health')
@@ -57,11 +59,17 @@ async function health({ service, timeout, ...options }: HealthOptions) {
   }
 }
 
-/** Of the server whose options the variables are. To one that asks for certificates its own is shown. */
+/**
+ * Of the server whose options the variables are. To one that asks for certificates its own is shown. Errors: those of
+ * CertificateFiles, then.
+ */
 function ownCredentials(): ChannelCredentials {
   const { FLEXIT_TLS_CERT: cert, FLEXIT_TLS_KEY: key, FLEXIT_TLS_CLIENT_CA: authorities } = process.env
-  const shown = cert !== undefined && key !== undefined && authorities !== undefined ? { cert, key } : {}
-  return channelCredentials(shown, { rejectUnauthorized: false })
+  if (cert === undefined || key === undefined || authorities === undefined)
+    return channelCredentials({}, { rejectUnauthorized: false })
+  // Says which file is wrong, where TLS would only have a number.
+  new CertificateFiles({ certificate: cert, key, authorities })
+  return channelCredentials({ cert, key }, { rejectUnauthorized: false })
 }
 
 /** Errors: ServiceError. */

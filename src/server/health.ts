@@ -34,6 +34,15 @@ export class Health {
     this.#tell()
   }
 
+  /** A restart would not help. */
+  get alive(): boolean {
+    return this.#alive
+  }
+
+  get takesEdits(): boolean {
+    return this.#alive && !this.#draining
+  }
+
   addToServer(server: Server): void {
     this.#services.addToServer(server)
   }
@@ -56,9 +65,8 @@ export class Health {
 
   #tell(): void {
     const status = (well: boolean) => (well ? 'SERVING' : 'NOT_SERVING')
-    const takesEdits = this.#alive && !this.#draining
-    this.#services.setStatus('', status(takesEdits))
-    this.#services.setStatus(serviceName, status(takesEdits))
-    this.#services.setStatus(livenessService, status(this.#alive))
+    this.#services.setStatus('', status(this.takesEdits))
+    this.#services.setStatus(serviceName, status(this.takesEdits))
+    this.#services.setStatus(livenessService, status(this.alive))
   }
 }

@@ -83,10 +83,12 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
 
   const { host } = options
   const port = await bind(server, host, options.port, credentialsOf(certificates, options))
-  const metricsServer = await serveMetrics(metrics, host, options.metricsPort).catch((error: unknown) => {
-    server.forceShutdown()
-    throw error
-  })
+  const metricsServer = await serveMetrics({ metrics, health, host, port: options.metricsPort }).catch(
+    (error: unknown) => {
+      server.forceShutdown()
+      throw error
+    },
+  )
 
   const reload = reloader(certificates, tenants, logger)
   const looking = setInterval(() => {

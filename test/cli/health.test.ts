@@ -29,6 +29,9 @@ test('the server of this machine is asked as its variables say, over TLS too', a
   t.deepEqual(await flexit(['health'], { env }), { code: 0, stdout: 'SERVING\n', stderr: '' })
   const elsewhere = await flexit(['health', '--server', `localhost:${server.port}`], { env })
   t.is(elsewhere.code, 1, 'what is named is asked as the flags say')
+  const broken = await flexit(['health'], { env: { ...env, FLEXIT_TLS_CERT: fixture('a.key') } })
+  t.is(broken.code, 2)
+  t.regex(broken.stderr, /a\.key is not a certificate or key in PEM form/)
 })
 
 test('a server that drains takes no edits, and lives', async (t) => {

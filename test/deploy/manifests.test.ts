@@ -137,8 +137,15 @@ rendering('promises that the program would not keep', async (t) => {
     )
   }
   const secure = await render('cpu', ['tls'])
+  const secureContainer = container(secure)
   at(find(secure, 'Certificate', 'flexit'), 'spec')['usages'] = ['server auth']
-  t.deepEqual(brokenPromises(secure), ['probes cannot show the certificate'])
+  at(secureContainer, 'livenessProbe.httpGet')['path'] = '/ready'
+  at(secureContainer, 'readinessProbe.httpGet')['port'] = 'grpc'
+  t.deepEqual(brokenPromises(secure), [
+    'readinessProbe does not ask at the port of the metrics',
+    'livenessProbe does not get /live',
+    '`flexit health` cannot show the certificate',
+  ])
   const nvidia = await render('nvidia')
   options(nvidia)['FLEXIT_DEVICE'] = 'cuda:0'
   t.deepEqual(brokenPromises(nvidia), ['2 GPUs for the devices cuda:0'])

@@ -3,18 +3,18 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { healthCommand } from '../../src/cli/health.js'
 import { modelsCommand } from '../../src/cli/models.js'
 import { serveCommand } from '../../src/cli/serve.js'
 import { cacheFolder, packsFolder } from '../../src/engine/pack/locations.js'
 import { serviceName } from '../../src/proto/definition.js'
 import { livenessService } from '../../src/server/health.js'
+import { livePath, readyPath } from '../../src/server/metrics-server.js'
 import { optionNames, resolveOptions, variableName } from '../../src/server/options.js'
 import { type Manifest, at, find, root } from './manifests.js'
 
 interface Probe {
   grpc?: { port: number; service?: string }
-  exec?: { command: string[] }
+  httpGet?: { port: string; path: string }
   periodSeconds: number
   failureThreshold?: number
 }
@@ -72,12 +72,12 @@ export function brokenPromises(manifests: readonly Manifest[]): string[] {
   ]
 }
 
-/** The probes show the server's own certificate to a server that asks for one. */
+/** `flexit health` shows the server's own certificate to a server that asks for one. */
 function certificateProblems(manifests: readonly Manifest[]): string[] {
   const certificate = manifests.find(({ kind, metadata }) => kind === 'Certificate' && metadata.name === 'flexit')
   const usages = (certificate?.spec?.['usages'] ?? []) as string[]
   if (certificate === undefined || ['server auth', 'client auth'].every((usage) => usages.includes(usage))) return []
-  return ['probes cannot show the certificate']
+  return ['`flexit health` cannot show the certificate']
 }
 
 /** An empty selector is of every pod of the namespace. */
@@ -116,23 +116,18 @@ function probeProblems(container: Container, variables: Readonly<Record<string, 
   const secure = variables['FLEXIT_TLS_CERT'] !== undefined
   for (const [name, service] of Object.entries(wanted) as [keyof typeof wanted, string][]) {
     const probe = container[name]
-    const asks = probe?.exec === undefined ? probe?.grpc : asked(probe.exec.command, port)
-    if (asks?.service !== service) problems.push(`${name} does not ask for ${service}`)
-    if (asks?.port !== port) problems.push(`${name} does not ask at ${port}`)
-    if (secure === (probe?.grpc !== undefined)) problems.push(`${name}: gRPC probes are for plain text`)
+    const path = service === livenessService ? livePath : readyPath
+    const { grpc, httpGet } = probe ?? {}
+    if (secure !== (grpc === undefined)) problems.push(`${name}: gRPC probes are for plain text`)
+    if (httpGet !== undefined) {
+      if (httpGet.path !== path) problems.push(`${name} does not get ${path}`)
+      if (httpGet.port !== 'metrics') problems.push(`${name} does not ask at the port of the metrics`)
+    } else {
+      if (grpc?.service !== service) problems.push(`${name} does not ask for ${service}`)
+      if (grpc?.port !== port) problems.push(`${name} does not ask at ${port}`)
+    }
   }
   return problems
-}
-
-/** Which service a probe's command asks for; without a server the one at `ownPort`, which its variables name. */
-function asked(command: readonly string[], ownPort: number): { service?: string; port?: number } | undefined {
-  const [node, program, name, ...args] = command
-  if (node !== 'node' || program !== launcher || name !== 'health') return undefined
-  const parsed = healthCommand()
-  const { operands, unknown } = parsed.parseOptions([...args])
-  if (operands.length + unknown.length > 0) return undefined
-  const { service, server } = parsed.opts<{ service: string; server?: string }>()
-  return { service, port: server === undefined ? ownPort : Number(server.split(':').at(-1)) }
 }
 
 /** The time that a pod is given must do for everything that an end may take. */

@@ -221,6 +221,22 @@ test('a drain ends with the last edit, though a watcher of health stays', async 
   t.deepEqual(statuses, ['SERVING', 'NOT_SERVING'])
 })
 
+test('probes that speak no gRPC hear of health over HTTP', async (t) => {
+  const { peer, scheduler, server } = await serve(t, { allowed: 1, options: { drainMs: 10 ** 9 } })
+  const ask = async (path: string, method = 'GET') =>
+    (await fetch(`http://127.0.0.1:${server.metricsPort}${path}`, { method })).status
+  t.deepEqual(await Promise.all([ask('/ready'), ask('/live?x'), ask('/live', 'HEAD')]), [200, 200, 200])
+  t.deepEqual(await Promise.all([ask('/ready', 'POST'), ask('/toString'), ask('/')]), [404, 404, 404])
+  const stream = peer.edit()
+  stream.send('a', { start: startEdit() })
+  await stream.first('step')
+  const drained = server.drain()
+  t.deepEqual(await Promise.all([ask('/ready'), ask('/live')]), [503, 200])
+  scheduler.allow(10)
+  await stream.over
+  await drained
+})
+
 /** Hands nothing back: its device hangs. */
 class Deaf extends FakeScheduler {
   override handBack(): void {
