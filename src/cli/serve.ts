@@ -21,7 +21,7 @@ const notes = `
 Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
 before variables, variables before the file; FLEXIT_… that are no option are refused. SIGTERM and Ctrl-C: the server
 ends within --drain-ms, all but its last quarter (2 to 5 s) for edits to finish; the others are handed back to their
-clients. A second one ends it at once.
+clients. A second one ends it at once. SIGHUP: it reads certificates and tokens again now, not only within seconds.
 
 The file of --auth-file: { "tokens": [{ "tenant": "web", "token": "…" }, …], "tenants": { "web": { "weight": 4 } } }; a token of
 16 characters or more, or its "sha256"; "priority" of a tenant: the highest of its edits.
@@ -80,7 +80,10 @@ async function serve({
     progress.end()
     progress.say('stopped before the server listened')
   }
+  // While it starts there is nothing to read again.
+  process.on('SIGHUP', () => undefined)
   const server = await endable(farewell, () => launchServer(options, { version, onProgress }))
+  process.on('SIGHUP', () => server.reload())
   progress.end()
   await interruptible(async (signal) => {
     process.stdout.write(`${greeting(server, options, version)}\n`)

@@ -1,10 +1,11 @@
 // `flexit health`: what it says of servers that are well, going away, or not there.
 // The server is one of the tests', with the fake scheduler.
 
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { serve, startEdit } from '../support-server/start.js'
-import { flexit, root } from './support.js'
+import { flexit, newFolder, root } from './support.js'
 
 test('a server that takes edits is well', async (t) => {
   const { address } = await serve(t)
@@ -69,4 +70,27 @@ test('no server, no such service, and options that make no sense', async (t) => 
   t.regex(half.stderr, /belong together/)
   t.is(odd.code, 2)
   t.regex(odd.stderr, /"localhost" is not HOST:PORT/)
+})
+
+test('SIGHUP has a server read its files again, and go on', async (t) => {
+  const file = join(newFolder(), 'tokens.json')
+  const write = (token: string) => writeFileSync(file, JSON.stringify({ tokens: [{ tenant: 'a', token }] }))
+  write('the-token-of-before')
+  const serving = ['serve', '--port', '0', '--metrics-port', '0', '--threads', '1', '--auth-file', file]
+  let signals = 0
+  const { code, signal, stderr } = await flexit(serving, {
+    onOutput: (child, stdout) => {
+      if (!stdout.includes('try it') || signals > 0) return
+      signals = 1
+      write('the-token-of-afterwards')
+      child.kill('SIGHUP')
+    },
+    onError: (child, text) => {
+      if (!text.includes('tokens reloaded') || signals > 1) return
+      signals = 2
+      child.kill('SIGTERM')
+    },
+  })
+  t.is(signal, undefined, stderr)
+  t.is(code, 0, stderr)
 })
