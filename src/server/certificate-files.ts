@@ -19,6 +19,7 @@ interface Contents {
   readonly certificate: Buffer
   readonly privateKey: Buffer
   readonly caCertificate: Buffer | undefined
+  readonly expiryMs: number
 }
 
 export class CertificateFiles implements experimental.CertificateProvider {
@@ -31,6 +32,11 @@ export class CertificateFiles implements experimental.CertificateProvider {
   constructor(paths: CertificatePaths) {
     this.#paths = paths
     this.#contents = read(paths)
+  }
+
+  /** When the own certificate in use ends, in ms since 1970. */
+  get expiryMs(): number {
+    return this.#contents.expiryMs
   }
 
   /** Read the files again. Returns whether they changed. Errors: as at the beginning, with the old ones kept. */
@@ -72,15 +78,13 @@ function digest({ certificate, privateKey, caCertificate }: Contents): string {
 }
 
 function read({ certificate, key, authorities }: CertificatePaths): Contents {
-  const contents = {
-    certificate: readPem(certificate),
-    privateKey: readPem(key),
-    caCertificate: authorities === undefined ? undefined : readPem(authorities),
-  }
-  const own = parsed(certificate, () => new X509Certificate(contents.certificate))
-  const ownKey = parsed(key, () => createPrivateKey(contents.privateKey))
-  if (authorities !== undefined) parsed(authorities, () => new X509Certificate(contents.caCertificate!))
-  if (own.checkPrivateKey(ownKey)) return contents
+  const [chain, privateKey] = [readPem(certificate), readPem(key)]
+  const caCertificate = authorities === undefined ? undefined : readPem(authorities)
+  const [own] = certificatesOf(certificate, chain)
+  const ownKey = parsed(key, () => createPrivateKey(privateKey))
+  if (authorities !== undefined) certificatesOf(authorities, caCertificate!)
+  const expiryMs = Date.parse(own.validTo)
+  if (own.checkPrivateKey(ownKey)) return { certificate: chain, privateKey, caCertificate, expiryMs }
   throw new FlexitError({
     code: 'INVALID_ARGUMENT',
     field: 'tlsKey',
@@ -97,15 +101,26 @@ function readPem(path: string): Buffer {
   }
 }
 
-function parsed<T>(path: string, parse: () => T): T {
+/** Every certificate of a file: OpenSSL would stop at one that is none, or pass it over. */
+function certificatesOf(path: string, contents: Buffer): [X509Certificate, ...X509Certificate[]] {
+  const [, first = '', ...others] = contents.toString('latin1').split(certificateBegin)
+  const certificate = (block: string, where: string) =>
+    parsed(where, () => new X509Certificate(`-----BEGIN CERTIFICATE-----${block}`))
+  return [certificate(first, path), ...others.map((block, i) => certificate(block, `certificate ${i + 2} in ${path}`))]
+}
+
+const certificateBegin = /-----BEGIN CERTIFICATE-----/
+
+/** Errors: INVALID_ARGUMENT, of `what`. */
+function parsed<T>(what: string, parse: () => T): T {
   try {
     return parse()
   } catch (error) {
     throw new FlexitError({
       code: 'INVALID_ARGUMENT',
       field: 'tls',
-      message: `${path} is not a certificate or key in PEM form`,
-      cure: 'Name a file that begins with -----BEGIN.',
+      message: `${what} is not a certificate or key in PEM form`,
+      cure: 'Name a file of whole blocks from -----BEGIN to -----END.',
       cause: error,
     })
   }

@@ -44,6 +44,8 @@ export class Metrics {
   readonly callsStarted
   readonly callsHandled
   readonly callSeconds
+  readonly reloadFailed
+  readonly certificateExpiry
 
   constructor({ version, packs }: { readonly version: string; readonly packs: readonly PackLabels[] }) {
     const registers = [this.registry]
@@ -86,6 +88,16 @@ export class Metrics {
       ...labels,
       'grpc_code',
     ])
+    this.reloadFailed = gauge('flexit_reload_failed', '1: the files on disk cannot be used, the old ones are.', [
+      'what',
+    ])
+    for (const what of ['certificates', 'tokens']) this.reloadFailed.set({ what }, 0)
+    this.certificateExpiry = gauge(
+      'flexit_certificate_expiry_timestamp_seconds',
+      'When the certificate in use ends; only with TLS.',
+    )
+    // Would be 0, which is long ago.
+    this.certificateExpiry.remove()
     const { version: node } = process
     gauge('flexit_build_info', 'Always 1; the labels tell what runs.', ['version', 'node']).set({ version, node }, 1)
     const pack = gauge('flexit_pack_info', 'Always 1; the labels tell which packs are served.', ['pack', 'digest'])

@@ -16,6 +16,7 @@ import type { Metrics } from './metrics.js'
 import { cannotListen, serveMetrics } from './metrics-server.js'
 import type { ServerOptions } from './options.js'
 import { reflectedDefinition } from './reflection.js'
+import { reloader } from './reloader.js'
 import { serverInfo } from './server-info.js'
 import type { Tracing } from './tracing.js'
 import { watchCalls } from './watch-calls.js'
@@ -90,7 +91,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
     },
   )
 
-  const reload = reloader(certificates, tenants, logger)
+  const reload = reloader({ certificates, tenants, metrics, logger })
   const looking = setInterval(() => {
     reload()
     health.look(setup.condition(), performance.now())
@@ -137,26 +138,6 @@ function credentialsOf(files: CertificateFiles | undefined, { tlsClientCa }: Ser
   // grpc-js 1.14 declares these parameters in the order authorities, identity, but takes them in this one.
   const create = experimental.createCertificateProviderServerCredentials
   return create(files, mutual ? files : null, mutual)
-}
-
-/** How files are looked at again; what is wrong with them is said once, not at every look. */
-function reloader(certificates: CertificateFiles | undefined, tenants: Tenants, logger: Logger): () => void {
-  const said = new Map<string, string>()
-  const renew = (what: string, files: { reload(): boolean } | undefined) => {
-    try {
-      if (files?.reload()) logger.info(`${what} reloaded`)
-      said.delete(what)
-    } catch (error) {
-      const problem = String(error)
-      if (said.get(what) === problem) return
-      said.set(what, problem)
-      logger.warn({ err: error }, `the ${what} on disk cannot be used; the old ones are kept`)
-    }
-  }
-  return () => {
-    renew('certificates', certificates)
-    renew('tokens', tenants)
-  }
 }
 
 function transportOptions(options: ServerOptions): GrpcOptions {

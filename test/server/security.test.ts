@@ -1,7 +1,7 @@
 // Who is let in: tokens and their tenants, TLS, client certificates, certificates that are replaced.
 // Certificates are in test/fixtures/tls.
 
-import { createHash } from 'node:crypto'
+import { X509Certificate, createHash } from 'node:crypto'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import test, { type ExecutionContext } from 'ava'
 import { connect } from '../../src/client/client.js'
 import { AuthFile } from '../../src/server/auth.js'
 import { CertificateFiles } from '../../src/server/certificate-files.js'
+import { createLogger } from '../../src/server/logger.js'
 import { Peer } from '../support-server/peer.js'
 import { apple, serve, startEdit } from '../support-server/start.js'
 
@@ -96,8 +97,22 @@ test('TLS, with certificates that are replaced while it runs', async (t) => {
     copyFileSync(fixture(`${name}.key`), tlsKey)
   }
   use('a')
-  const { server } = await serve(t, { options: { tlsCert, tlsKey } })
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line: string) => void lines.push(line) })
+  const { server } = await serve(t, { options: { tlsCert, tlsKey }, logger })
   const address = `localhost:${server.port}`
+  const measured = async () => {
+    const text = await (await fetch(`http://127.0.0.1:${server.metricsPort}/metrics`)).text()
+    const valueOf = (name: string) =>
+      Number(
+        text
+          .split('\n')
+          .find((line) => line.startsWith(`${name} `))
+          ?.split(' ')[1],
+      )
+    return ['flexit_reload_failed{what="certificates"}', 'flexit_certificate_expiry_timestamp_seconds'].map(valueOf)
+  }
+  const endSeconds = (name: string) => Date.parse(new X509Certificate(readFileSync(fixture(name))).validTo) / 1000
   const ask = async (ca: string) => {
     const client = connect(address, { tls: { ca: fixture(ca) } })
     try {
@@ -115,10 +130,16 @@ test('TLS, with certificates that are replaced while it runs', async (t) => {
   copyFileSync(fixture('b.pem'), tlsCert)
   server.reload()
   t.is(await ask('a.pem'), '1.2.3', 'a pair that is half replaced is not used')
+  t.deepEqual(await measured(), [1, endSeconds('a.pem')])
+  use('a')
+  server.reload()
+  t.deepEqual(await measured(), [0, endSeconds('a.pem')])
+  t.regex(lines.at(-1)!, /can be used again/)
   use('b')
   server.reload()
   t.is(await ask('b.pem'), '1.2.3')
   await t.throwsAsync(ask('a.pem'), { code: 'UNAVAILABLE' })
+  t.deepEqual(await measured(), [0, endSeconds('b.pem')])
 })
 
 test('mutual TLS', async (t) => {
@@ -140,4 +161,15 @@ test('files that are no certificates, or do not belong together', (t) => {
   t.throws(() => new CertificateFiles({ certificate: a, key: b }), { message: /is not the key of/ })
   t.throws(() => new CertificateFiles({ certificate: b, key: b }), { message: /PEM/ })
   t.throws(() => new CertificateFiles({ certificate: fixture('none'), key: b }), { code: 'NOT_FOUND' })
+  const authorities = join(folder(t), 'authorities.pem')
+  const use = (...blocks: string[]) => {
+    writeFileSync(authorities, blocks.join('comment\n'))
+    return () => new CertificateFiles({ certificate: a, key: fixture('a.key'), authorities })
+  }
+  const [one, other] = ['client.pem', 'b.pem'].map((name) => readFileSync(fixture(name), 'utf8')) as [string, string]
+  t.notThrows(use(one, other))
+  const message = /certificate 2 in .*authorities\.pem is not a certificate/
+  t.throws(use(one, other.replace(/M/, '?'), one), { code: 'INVALID_ARGUMENT', message })
+  t.throws(use(one, other.slice(0, 300)), { code: 'INVALID_ARGUMENT', message })
+  t.throws(use('# none'), { code: 'INVALID_ARGUMENT', message: /authorities\.pem is not/ })
 })
