@@ -59,7 +59,7 @@ export function openTenants(authFile: string | undefined): Tenants {
 
 /**
  * `{"tokens": [{"tenant": "a", "sha256": "…"}, {"tenant": "b", "token": "…"}], "tenants": {"a": {"weight": 2, "priority":
- * "batch"}}}`. `tenants` may leave out some, or be left out; `priority` is the highest that a tenant's edits get.
+ * "batch"}}}`. `tenants` may leave out some, or be left out, and names none without a token; `priority` is the highest that a tenant's edits get.
  */
 export class AuthFile implements Tenants {
   readonly #path: string
@@ -101,14 +101,26 @@ interface Contents {
 }
 
 function read(path: string): Contents {
+  const { text, tokens, tenants } = parseFile(path)
+  const digests = tokens.map((entry) => ({
+    tenant: entry.tenant,
+    digest: 'sha256' in entry ? Buffer.from(entry.sha256, 'hex') : sha256(entry.token),
+  }))
+  // Most likely misspelt: who is meant would have the weight and the priority of all others.
+  const stranger = Object.keys(tenants).find((name) => tokens.every((entry) => entry.tenant !== name))
+  if (stranger === undefined) return { text, tokens: digests, tenants: new Map(Object.entries(tenants)) }
+  throw new FlexitError({
+    code: 'INVALID_ARGUMENT',
+    field: 'authFile',
+    message: `${path} is not a file of tokens, at tenants.${stranger}: no token is of this tenant`,
+    cure: 'Give it a token, or take it out of "tenants".',
+  })
+}
+
+function parseFile(path: string) {
   try {
     const text = readFileSync(path, 'utf8')
-    const { tokens, tenants } = authFileSchema.parse(JSON.parse(text))
-    const digests = tokens.map((entry) => ({
-      tenant: entry.tenant,
-      digest: 'sha256' in entry ? Buffer.from(entry.sha256, 'hex') : sha256(entry.token),
-    }))
-    return { text, tokens: digests, tenants: new Map(Object.entries(tenants)) }
+    return { text, ...authFileSchema.parse(JSON.parse(text)) }
   } catch (error) {
     if (!(error instanceof SyntaxError) && !(error instanceof z.ZodError)) throw fileError(error, path, 'read')
     const where = error instanceof z.ZodError ? `, at ${error.issues[0]!.path.join('.') || 'its top level'}` : ''

@@ -87,6 +87,12 @@ test('files of tokens that are none', (t) => {
     const error = t.throws(() => new AuthFile(path), { code: 'INVALID_ARGUMENT' })
     t.false(error.message.includes('short'), 'its contents are not told')
   }
+  const tokens = [{ tenant: 'a', token: 'the-token-of-a-plain' }]
+  writeFileSync(path, JSON.stringify({ tokens, tenants: { a: {}, nightli: {} } }))
+  t.throws(() => new AuthFile(path), {
+    code: 'INVALID_ARGUMENT',
+    message: /tenants\.nightli: no token is of this tenant/,
+  })
 })
 
 test('TLS, with certificates that are replaced while it runs', async (t) => {
