@@ -2,6 +2,7 @@
 // What `flexit serve` starts.
 
 import { lookup } from 'node:dns/promises'
+import { createServer } from 'node:net'
 import { FlexitError, quoted } from '../engine/errors.js'
 import { cacheFolder, requirePack } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
@@ -11,6 +12,7 @@ import { openTenants } from './auth.js'
 import { drive } from './drive.js'
 import { createLogger } from './logger.js'
 import { Metrics } from './metrics.js'
+import { cannotListen } from './metrics-server.js'
 import type { ServerOptions } from './options.js'
 import { schedulerMetrics } from './scheduler-metrics.js'
 import { type RunningServer, certificateFiles, startServer } from './server.js'
@@ -42,6 +44,7 @@ export async function launchServer(options: ServerOptions, { version, onProgress
   // Before the graphs are loaded, which takes long.
   certificateFiles(options)
   await checkHost(options.host)
+  await checkPorts(options)
   const folders: string[] = []
   const packs: Pack[] = []
   let devices: WorkerDevice[] = []
@@ -91,6 +94,20 @@ async function checkHost(host: string): Promise<void> {
     const message = `the address ${quoted(host)} is not known here`
     throw new FlexitError({ code: 'INVALID_ARGUMENT', field: 'host', message, cure, cause: error })
   })
+}
+
+async function checkPorts({ host, port, metricsPort }: ServerOptions): Promise<void> {
+  await checkPort('gRPC', host, port)
+  await checkPort('metrics', host, metricsPort)
+}
+
+async function checkPort(what: string, host: string, port: number): Promise<void> {
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(cannotListen(what, host, port, error)))
+    server.listen(port, host, resolve)
+  })
+  await new Promise((resolve) => server.close(resolve))
 }
 
 /** Clients name packs by what their manifests say. */

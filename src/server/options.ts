@@ -179,8 +179,9 @@ function describe(issue: z.core.$ZodIssue, origins: ReadonlyMap<string, string>)
 
 /** Options that are wrong together. */
 function together(options: ServerOptions): string[] {
-  const { tlsCert, tlsKey, tlsClientCa, maxBatch, maxResidents, maxImageBytes } = options
+  const { port, metricsPort, tlsCert, tlsKey, tlsClientCa, maxBatch, maxResidents, maxImageBytes } = options
   const problems: string[] = []
+  if (port === metricsPort && port !== 0) problems.push('--port and --metrics-port are the same')
   if (maxResidents < maxBatch) problems.push('--max-residents is less than --max-batch')
   for (const name of ['maxWaitingBytes', 'maxWaitingBytesPerTenant'] as const) {
     const bytes = options[name] ?? Infinity

@@ -19,6 +19,8 @@ import { editorService } from '../../src/proto/definition.js'
 import { fromStatus } from '../../src/proto/status.js'
 import type { EditListener, RunningEdit, Ticket } from '../../src/scheduler/api.js'
 import { createLogger } from '../../src/server/logger.js'
+import { launchServer } from '../../src/server/launch.js'
+import { resolveOptions } from '../../src/server/options.js'
 import { farewellMs } from '../../src/server/server.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
@@ -235,6 +237,17 @@ test('probes that speak no gRPC hear of health over HTTP', async (t) => {
   scheduler.allow(10)
   await stream.over
   await drained
+})
+
+test('ports that others have are told before anything is loaded', async (t) => {
+  const { server } = await serve(t)
+  const launch = (flags: object) => {
+    const free = { port: 0, metricsPort: 0, logLevel: 'silent', pack: ['/nowhere'] }
+    return launchServer(resolveOptions({ flags: { ...free, ...flags }, environment: {} }), { version: '1.2.3' })
+  }
+  await t.throwsAsync(launch({ port: server.port }), { message: /^cannot listen for gRPC on 127/ })
+  await t.throwsAsync(launch({ metricsPort: server.metricsPort }), { message: /^cannot listen for metrics on 127/ })
+  await t.throwsAsync(launch({}), { code: 'NOT_FOUND' })
 })
 
 /** Hands nothing back: its device hangs. */

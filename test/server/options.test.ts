@@ -42,6 +42,7 @@ test('all that is wrong is said at once, and where it comes from', (t) => {
     [{ maxBatch: '64' }, /--max-residents is less than --max-batch/],
     [{ maxWaitingBytesPerTenant: '1024' }, /--max-waiting-bytes-per-tenant is less than --max-image-bytes/],
     [{ maxEdits: '0', ageMs: '0' }, /--max-edits[^]*--age-ms/],
+    [{ port: '9464' }, /--port and --metrics-port are the same/],
     [{ port: '' }, /--port: Use a whole number/],
     [{ drainMs: ' ' }, /--drain-ms: Use a whole number/],
     [{ host: '' }, /--host/],
@@ -74,6 +75,10 @@ test('files that cannot be used', (t) => {
   const read = (file: string) => () => resolveOptions({ flags: {}, environment: {}, file })
   t.throws(read('/nowhere/options.json'), { code: 'NOT_FOUND' })
   for (const text of ['', '[]', '7', '{']) t.throws(read(write(t, text)), { code: 'INVALID_ARGUMENT' })
+})
+
+test('both ports may be any that are free', (t) => {
+  t.notThrows(() => resolveOptions({ flags: { port: '0', metricsPort: '0' }, environment: {} }))
 })
 
 test('what is printed can be read again', (t) => {
