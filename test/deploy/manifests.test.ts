@@ -157,6 +157,7 @@ rendering('both scalers aim at the same and move alike', async (t) => {
   const { behavior } = at(keda, 'spec.advanced.horizontalPodAutoscalerConfig')
   t.deepEqual(behavior, at(plain, 'spec')['behavior'])
   t.is(at(keda, 'spec.triggers.0.metadata')['threshold'], at(plain, 'spec.metrics.0.pods.target')['averageValue'])
+  t.is(at(keda, 'spec.triggers.0.metadata')['ignoreNullValues'], 'false', 'no series are not no edits')
   const { minReplicaCount, maxReplicaCount } = at(keda, 'spec')
   const { minReplicas, maxReplicas } = at(plain, 'spec')
   t.deepEqual([minReplicaCount, maxReplicaCount], [minReplicas, maxReplicas])
