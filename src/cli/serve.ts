@@ -2,9 +2,11 @@
 // Options come from flags, the environment and a file: src/server/options.ts.
 
 import { readFileSync } from 'node:fs'
+import { setLogger } from '@grpc/grpc-js'
 import { Command, Option } from 'commander'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import { launchServer, type LaunchedServer } from '../server/launch.js'
+import { type Logger, createLogger, grpcLogger } from '../server/logger.js'
 import {
   type OptionName,
   type ServerOptions,
@@ -15,7 +17,7 @@ import {
 } from '../server/options.js'
 import { emptyMetrics } from '../server/scheduler-metrics.js'
 import { endable, interruptible } from './interruption.js'
-import { createProgress } from './progress.js'
+import { type Progress, createProgress } from './progress.js'
 
 const notes = `
 Each option can be given as a variable (FLEXIT_MAX_STEPS) and in the file of --config ("maxSteps") too; flags come
@@ -74,7 +76,9 @@ async function serve({
   }
   // A full disk under it must not end the server.
   process.stderr.on('error', () => undefined)
-  const progress = createProgress({ quiet: false })
+  const logger = createLogger(options.logLevel)
+  setLogger(grpcLogger(logger))
+  const progress = process.stderr.isTTY ? createProgress({ quiet: false }) : loggedProgress(logger)
   const onProgress = (doing: string) => progress.doing(doing)
   const farewell = () => {
     progress.end()
@@ -91,6 +95,11 @@ async function serve({
     progress.say('going away: edits may finish, no new ones are taken (once more to end at once)')
     await server.drain()
   })
+}
+
+/** Where nobody looks on, stderr is a log, whose lines are all of one kind. */
+function loggedProgress(logger: Logger): Pick<Progress, 'say' | 'doing' | 'end'> {
+  return { say: (line) => logger.info(line), doing: (what) => logger.info(what), end: () => undefined }
 }
 
 /** Where it listens, what it has, how to try it. */

@@ -2,7 +2,8 @@
 // https://getpino.io
 
 import { write, writeSync } from 'node:fs'
-import { type DestinationStream, pino, stdSerializers } from 'pino'
+import { format } from 'node:util'
+import { type DestinationStream, type Logger, pino, stdSerializers } from 'pino'
 
 export type { Logger } from 'pino'
 
@@ -15,6 +16,15 @@ function err(error: unknown): object {
 /** Default: stderr. What cannot be written there is dropped: a log must not stop what it tells of. */
 export function createLogger(level: string, to: DestinationStream = standardError()) {
   return pino({ level, base: null, serializers: { err } }, to)
+}
+
+/** For `setLogger` of grpc-js, which logs for the whole process. */
+export function grpcLogger(logger: Logger): Partial<Console> {
+  const at =
+    (level: 'error' | 'info' | 'debug') =>
+    (...said: unknown[]) =>
+      logger[level](`grpc: ${format(...said)}`)
+  return { error: at('error'), info: at('info'), debug: at('debug') }
 }
 
 let shared: LogLines | undefined
@@ -51,7 +61,10 @@ class LogLines implements DestinationStream {
       return
     }
     this.#push(line)
-    if (!this.#writing) this.#next()
+    if (this.#writing) return
+    this.#writing = true
+    // Not now: the last lines before an end of the process are for `#flush`.
+    setImmediate(() => this.#next())
   }
 
   #push(line: string): void {
@@ -97,7 +110,7 @@ class LogLines implements DestinationStream {
   /** At the end of the process, once: what is refused then is let go. */
   #flush(): void {
     try {
-      for (const bytes of this.#waiting) writeSync(this.#fd, bytes)
+      for (const bytes of this.#waiting.splice(0)) writeSync(this.#fd, bytes)
     } catch {
       // Nobody is left to be told.
     }

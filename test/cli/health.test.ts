@@ -5,7 +5,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { serve, startEdit } from '../support-server/start.js'
-import { flexit, newFolder, root } from './support.js'
+import { flexit, newFolder, parseLines, root } from './support.js'
 
 test('a server that takes edits is well', async (t) => {
   const { address } = await serve(t)
@@ -72,7 +72,7 @@ test('no server, no such service, and options that make no sense', async (t) => 
   t.regex(odd.stderr, /"localhost" is not HOST:PORT/)
 })
 
-test('SIGHUP has a server read its files again, and go on', async (t) => {
+test('SIGHUP has a server read its files again, and go on; all that it says is lines of JSON', async (t) => {
   const file = join(newFolder(), 'tokens.json')
   const write = (token: string) => writeFileSync(file, JSON.stringify({ tokens: [{ tenant: 'a', token }] }))
   write('the-token-of-before')
@@ -93,4 +93,7 @@ test('SIGHUP has a server read its files again, and go on', async (t) => {
   })
   t.is(signal, undefined, stderr)
   t.is(code, 0, stderr)
+  const said = parseLines(stderr).map(({ msg }) => String(msg))
+  t.true(said.some((msg) => msg.startsWith('going away')))
+  t.is(said.at(-1), 'ended')
 })

@@ -18,7 +18,7 @@ import { FlexitError } from '../../src/engine/errors.js'
 import { editorService } from '../../src/proto/definition.js'
 import { fromStatus } from '../../src/proto/status.js'
 import type { EditListener, RunningEdit, Ticket } from '../../src/scheduler/api.js'
-import { createLogger } from '../../src/server/logger.js'
+import { createLogger, grpcLogger } from '../../src/server/logger.js'
 import { launchServer } from '../../src/server/launch.js'
 import { resolveOptions } from '../../src/server/options.js'
 import { farewellMs } from '../../src/server/server.js'
@@ -126,6 +126,15 @@ test('errors are logged without what foreign ones carry', (t) => {
   t.false(lines.join('').includes('payload'))
 })
 
+test('what grpc-js logs goes into the log', (t) => {
+  const lines: string[] = []
+  const logger = createLogger('info', { write: (line: string) => void lines.push(line) })
+  grpcLogger(logger).error!('a %s', 'word', { code: 7 })
+  grpcLogger(logger).debug!('nothing')
+  t.is(lines.length, 1)
+  t.like(JSON.parse(lines[0]!), { level: 50, msg: 'grpc: a word { code: 7 }' })
+})
+
 const onFullDisk = existsSync('/dev/full') ? test : test.skip
 
 onFullDisk('a log on a full disk loses lines, says how many once it can, and holds nothing up', async (t) => {
@@ -138,7 +147,7 @@ onFullDisk('a log on a full disk loses lines, says how many once it can, and hol
   const path = join(folder, 'log')
   const begin = `
     import { closeSync, openSync } from 'node:fs'
-    import { createLogger } from ${JSON.stringify(new URL('../../src/server/logger.js', import.meta.url).href)}
+    import { createLogger, grpcLogger } from ${JSON.stringify(new URL('../../src/server/logger.js', import.meta.url).href)}
     const logger = createLogger('info')
     logger.info('lost')
     logger.info('lost too')`
