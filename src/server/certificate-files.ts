@@ -101,15 +101,15 @@ function readPem(path: string): Buffer {
   }
 }
 
+const certificateBegin = /(?=-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----)/
+
 /** Every certificate of a file: OpenSSL would stop at one that is none, or pass it over. */
 function certificatesOf(path: string, contents: Buffer): [X509Certificate, ...X509Certificate[]] {
-  const [, first = '', ...others] = contents.toString('latin1').split(certificateBegin)
-  const certificate = (block: string, where: string) =>
-    parsed(where, () => new X509Certificate(`-----BEGIN CERTIFICATE-----${block}`))
+  const blocks = contents.toString('latin1').split(certificateBegin)
+  const [first = '', ...others] = blocks.filter((block) => certificateBegin.test(block))
+  const certificate = (block: string, where: string) => parsed(where, () => new X509Certificate(block))
   return [certificate(first, path), ...others.map((block, i) => certificate(block, `certificate ${i + 2} in ${path}`))]
 }
-
-const certificateBegin = /-----BEGIN CERTIFICATE-----/
 
 /** Errors: INVALID_ARGUMENT, of `what`. */
 function parsed<T>(what: string, parse: () => T): T {

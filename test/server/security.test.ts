@@ -174,6 +174,7 @@ test('files that are no certificates, or do not belong together', (t) => {
   }
   const [one, other] = ['client.pem', 'b.pem'].map((name) => readFileSync(fixture(name), 'utf8')) as [string, string]
   t.notThrows(use(one, other))
+  t.notThrows(use(one.replaceAll(' CERTIFICATE', ' TRUSTED CERTIFICATE'), other))
   const message = /certificate 2 in .*authorities\.pem is not a certificate/
   t.throws(use(one, other.replace(/M/, '?'), one), { code: 'INVALID_ARGUMENT', message })
   t.throws(use(one, other.slice(0, 300)), { code: 'INVALID_ARGUMENT', message })
