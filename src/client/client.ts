@@ -30,8 +30,8 @@ export type {
   WarningEvent,
 } from './events.js'
 export type { AttachOptions } from './observation.js'
-export type { ClientEditRequest, GivenParameters, PictureRequest } from './request.js'
-export type { EditParameters } from '../engine/parameters.js'
+export type { ClientEditRequest, PictureRequest } from './request.js'
+export type { EditParameters, GivenParameters } from '../engine/parameters.js'
 export { type ErrorCode, FlexitError } from '../engine/errors.js'
 export { type Resource, type WireCode, WireError } from '../proto/status.js'
 

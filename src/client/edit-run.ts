@@ -2,6 +2,7 @@
 // that go away. The protocol is proto/flexit/v1/editor.proto.
 
 import { randomUUID } from 'node:crypto'
+import type { GivenParameters } from '../engine/parameters.js'
 import type { EditEvent, EditRequest, EditState, ResumePoint, StartEdit, UpdateCommand } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
 import { type Channel, type Server, clientClosed } from './channel.js'
@@ -15,14 +16,7 @@ import {
   toClientEvent,
   toPoint,
 } from './events.js'
-import {
-  type ClientEditRequest,
-  type GivenParameters,
-  toDeadline,
-  toParameters,
-  toStartEdit,
-  wrongId,
-} from './request.js'
+import { type ClientEditRequest, toDeadline, toParameters, toStartEdit, wrongId } from './request.js'
 import { type Patience, answerWithin, nextTry } from './retry.js'
 import { WireStream } from './wire-stream.js'
 import { wrongRequest, wrongStep, wrongUpdate } from './wrong-request.js'

@@ -2,7 +2,7 @@
 // The protocol is proto/flexit/v1/editor.proto; limits and defaults are the server's.
 
 import type { PictureFormat } from '../engine/encode.js'
-import type { EditParameters } from '../engine/parameters.js'
+import type { EditParameters, GivenParameters } from '../engine/parameters.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
 import type { Parameters, PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
@@ -15,9 +15,6 @@ export interface PictureRequest {
   /** Pixels of a side. Default: the pack's. */
   readonly size?: number | undefined
 }
-
-/** Of parameters those that are set. */
-export type GivenParameters = { readonly [K in keyof EditParameters]?: EditParameters[K] | undefined }
 
 export interface ClientEditRequest {
   /** Bytes of a picture file. */

@@ -81,7 +81,9 @@ class LogLines implements DestinationStream {
     const again = (rest: Buffer) => write(this.#fd, rest, (error, written) => done(rest, error, written))
     const done = (rest: Buffer, error: NodeJS.ErrnoException | null, written: number) => {
       if (error?.code === 'EAGAIN') {
-        setTimeout(again, retryMs, rest)
+        this.#waiting.unshift(rest)
+        this.#waitingBytes += rest.length
+        setTimeout(() => this.#next(), retryMs).unref()
       } else if (error !== null) {
         this.#dropped += lines
         this.#next()
