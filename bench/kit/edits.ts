@@ -37,7 +37,7 @@ export async function prepare(engine: Engine, { source, target, parameters }: Cl
   const { size, pack } = engine
   const picture = await readPicture(image, { height: size, width: size, background: pack.manifest.image.background })
   return engine.prepare(
-    engine.begin({ picture, source, target, ...(parameters && { parameters: parameters as Partial<EditParameters> }) }),
+    engine.begin({ picture, source, target, ...(parameters && { parameters: parameters }) }),
   )
 }
 
