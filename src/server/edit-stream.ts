@@ -81,6 +81,8 @@ class EditStream {
       }
       this.#halfClosed = true
       clearTimeout(this.#silence)
+      // Those that wait for acknowledgements go on.
+      for (const { session } of this.#edits.values()) session.acknowledge(0)
       this.#endIfDone()
     } catch (error) {
       // A stream that was cancelled while it was read.
@@ -155,6 +157,7 @@ class EditStream {
   #adopt(session: Session, afterSequence: number): void {
     const sink: Sink = {
       acknowledges: false,
+      isMute: () => this.#halfClosed,
       write: (event, bytes) => this.#writer.write(event, bytes),
       ended: () => {
         session.detach(sink)

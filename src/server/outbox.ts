@@ -18,6 +18,8 @@ export interface Sink {
   write(event: EditEvent, bytes: number): Promise<void>
   /** What was written counts as acknowledged. */
   readonly acknowledges: boolean
+  /** Who cannot acknowledge any more: what was written makes room as far as the window needs it. */
+  readonly isMute?: () => boolean
   /** The terminal event was written. */
   ended(): void
   /** Another reader has taken the events over. */
@@ -108,6 +110,7 @@ export class Outbox {
   /** Everything up to `sequence` arrived; numbers that were not sent yet do not count. */
   acknowledge(sequence: number): void {
     this.#forget(Math.min(sequence, this.#lastSent))
+    this.#makeRoom()
     void this.#pump()
   }
 
@@ -166,6 +169,12 @@ export class Outbox {
     if (credit) this.#events.onCredit()
   }
 
+  /** For a mute reader. The rest is kept for one that may attach. */
+  #makeRoom(): void {
+    if (this.#sink?.isMute?.() !== true) return
+    while (this.behind && this.#sent > 0) this.#forget(this.#entries[0]!.message.sequence)
+  }
+
   /** Past the window only the newest event keeps its pictures. */
   #strip(): void {
     for (const entry of this.#entries.slice(this.#sent, -1)) {
@@ -211,6 +220,7 @@ export class Outbox {
     // The next reader is to have it, for its stream may have gone meanwhile.
     if (sink !== this.#sink) return
     if (sink.acknowledges) this.acknowledge(message.sequence)
+    else this.#makeRoom()
     if (message.terminal) sink.ended()
   }
 

@@ -373,3 +373,26 @@ test('RunEdit needs no acknowledgements, also for lossless latents', async (t) =
   t.is(points.length, 60)
   t.is(kindOf(events.all.at(-1)!), 'completed')
 })
+
+test('a client that half-closed its stream cannot acknowledge: what the transport takes makes room', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 0 })
+  const start = startEdit({ parameters: { steps: 60 }, stream: { latents: { lossless: true }, windowBytes } })
+  const stream = peer.edit()
+  stream.send('a', { start })
+  await stream.first('started')
+  scheduler.allow(60)
+  // More than the window came, and the edit waits.
+  await stream.first('step', ({ step }) => step!.resumePoint!.step * latentLength * 4 >= windowBytes)
+  stream.end()
+  t.is(await stream.over, undefined)
+  t.is(stream.all.filter(({ step }) => step?.resumePoint != null).length, 60)
+  t.is(kindOf(stream.all.at(-1)!), 'completed')
+
+  const atOnce = peer.edit()
+  atOnce.send('b', { start })
+  atOnce.end()
+  await atOnce.first('started')
+  scheduler.allow(60)
+  t.is(await atOnce.over, undefined)
+  t.is(kindOf(atOnce.all.at(-1)!), 'completed')
+})
