@@ -13,12 +13,25 @@ import grpc
 from flexit.v1 import editor_pb2
 
 
+def open_channel(args: argparse.Namespace) -> grpc.Channel:
+    if not args.tls and args.tls_ca is None:
+        return grpc.insecure_channel(args.server)
+    authority = None
+    if args.tls_ca is not None:
+        with open(args.tls_ca, "rb") as file:
+            authority = file.read()
+    return grpc.secure_channel(args.server, grpc.ssl_channel_credentials(authority))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image")
     parser.add_argument("source", help="what is in the picture")
     parser.add_argument("target", help="what it should become")
     parser.add_argument("--server", default="127.0.0.1:50051")
+    parser.add_argument("--token", help="of the server, if it asks for one")
+    parser.add_argument("--tls", action="store_true", help="speak TLS; the authority is of this machine, or of --tls-ca")
+    parser.add_argument("--tls-ca", help="PEM file of the authority to trust; means --tls")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--cancel-at", type=int, help="cancel after this step")
     parser.add_argument("--out", default="edited.png")
@@ -35,13 +48,14 @@ def main() -> int:
     cancel = editor_pb2.EditRequest(edit_id=name, cancel=editor_pb2.CancelCommand())
     signal.signal(signal.SIGINT, lambda *_: commands.put(cancel))
 
-    with grpc.insecure_channel(args.server) as channel:
+    metadata = [("authorization", f"Bearer {args.token}")] if args.token else []
+    with open_channel(args) as channel:
         edit = channel.stream_stream(
             "/flexit.v1.Editor/Edit",
             request_serializer=editor_pb2.EditRequest.SerializeToString,
             response_deserializer=editor_pb2.EditEvent.FromString,
         )
-        for event in edit(iter(commands.get, None)):
+        for event in edit(iter(commands.get, None), metadata=metadata):
             kind = event.WhichOneof("event")
             if kind == "step":
                 step = event.step

@@ -73,6 +73,8 @@ export interface ServerLimits {
   readonly waitingBytesPerTenant: number
   /** That take a step together. */
   readonly batch: number
+  /** A stream without edits and commands ends after so long; 0: never. This library opens another one. */
+  readonly idleStreamMs: number
 }
 
 const statuses: Readonly<Partial<Record<wire.EditStatus, EditStatus>>> = {

@@ -279,7 +279,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       return this.#recovering ? this.#startAfterLoss() : []
     }
     // Its start was rejected: no event of the edit will come.
-    const unstarted = error?.status === 'ALREADY_EXISTS' || error?.field === 'edit_id'
+    const unstarted = error?.status === 'ALREADY_EXISTS' || error?.field === 'id'
     if (rejected !== undefined && unstarted) return [this.#failure(error)]
     // It was not admitted.
     const passing = error?.status === 'UNAVAILABLE' || error?.retryAfterMs !== undefined

@@ -155,16 +155,22 @@ export function checkText(text: string, field: 'source' | 'target'): string {
       code: 'INVALID_ARGUMENT',
       field,
       message: `the ${field} text is empty`,
-      cure: `Say ${role}, for example --${field} "${field === 'source' ? 'cat' : 'dog'}".`,
+      cure: `Say ${role}, for example "${field === 'source' ? 'cat' : 'dog'}".`,
     })
   }
-  if (text.length > limits.textLength) {
+  const length = lengthOf(text)
+  if (length > limits.textLength) {
     throw new FlexitError({
       code: 'INVALID_ARGUMENT',
       field,
-      message: `the ${field} text has ${text.length} characters, at most ${limits.textLength} are allowed`,
+      message: `the ${field} text has ${length} characters, at most ${limits.textLength} are allowed`,
       cure: 'Shorten it: CLIP reads a sentence or two.',
     })
   }
   return text
+}
+
+/** Characters of a text as other languages count them too: code points, not halves of surrogate pairs. */
+export function lengthOf(text: string): number {
+  return Array.from(text).length
 }

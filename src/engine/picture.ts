@@ -36,8 +36,6 @@ const timeoutSeconds = 30
 /** Pixels of a side of the largest picture that `readPicture` gives. */
 const longestSide = 16_384
 
-const formats = 'JPEG, PNG, WebP, AVIF, GIF, TIFF or SVG'
-
 /* eslint-disable no-control-regex -- they match bytes */
 /**
  * What the first bytes say, tested in this order: the HTML rule must precede SVG's, AVIF's the other `ftyp` files'.
@@ -95,11 +93,12 @@ export async function readPicture(input: string | Uint8Array, options: ReadPictu
   }
   const background = await opaqueColour(options.background)
   const name = typeof input === 'string' ? input : 'the picture'
-  const bytes = typeof input === 'string' ? await readRegularFile(input, maxBytes) : input
-  checkBytes(bytes.length, maxBytes, name)
-  const kind = recognise(bytes, name)
+  const svg = options.svg ?? typeof input === 'string'
+  const bytes = typeof input === 'string' ? await readRegularFile(input, maxBytes, svg) : input
+  checkBytes(bytes.length, maxBytes, name, svg)
+  const kind = recognise(bytes, name, svg)
   const vector = kind === 'an SVG'
-  if (vector && !(options.svg ?? typeof input === 'string')) {
+  if (vector && !svg) {
     throw imageError('INVALID_ARGUMENT', `cannot read ${name}: SVG is not accepted here`, 'Save it as PNG first.')
   }
 
@@ -221,14 +220,14 @@ async function opaqueColour(background: string): Promise<{ r: number; g: number;
  * The bytes of a picture's file; anything but a regular one (a pipe, /dev/zero) could block, or never end. Errors: those of
  * `readPicture` before it looks at the bytes.
  */
-export async function readRegularFile(path: string, maxBytes = defaultMaxBytes): Promise<Uint8Array> {
+export async function readRegularFile(path: string, maxBytes = defaultMaxBytes, svg = true): Promise<Uint8Array> {
   try {
     const file = await stat(path)
     if (!file.isFile()) {
       const what = file.isDirectory() ? 'a folder' : file.isFIFO() ? 'a pipe' : 'a device or a socket'
       throw imageError('INVALID_ARGUMENT', `cannot read ${path}: it is ${what}`, 'Name a picture file.')
     }
-    checkBytes(file.size, maxBytes, path)
+    checkBytes(file.size, maxBytes, path, svg)
     return await readFile(path)
   } catch (error) {
     if (error instanceof FlexitError) throw error
@@ -237,8 +236,8 @@ export async function readRegularFile(path: string, maxBytes = defaultMaxBytes):
   }
 }
 
-function checkBytes(bytes: number, maxBytes: number, name: string): void {
-  if (bytes === 0) throw imageError('INVALID_ARGUMENT', `${name} is empty`, `Give a ${formats} picture.`)
+function checkBytes(bytes: number, maxBytes: number, name: string, svg: boolean): void {
+  if (bytes === 0) throw imageError('INVALID_ARGUMENT', `${name} is empty`, giveAnother(svg))
   if (bytes > maxBytes) {
     const message = `${name} has ${bytes} bytes, more than the ${maxBytes} that are read`
     throw imageError('INVALID_ARGUMENT', message, 'Save the picture smaller, or more compressed.')
@@ -246,12 +245,16 @@ function checkBytes(bytes: number, maxBytes: number, name: string): void {
 }
 
 /** The kind of a file that can be read. Nothing else reaches the decoders. */
-function recognise(bytes: Uint8Array, name: string): string {
+function recognise(bytes: Uint8Array, name: string, svg: boolean): string {
   const head = Buffer.from(bytes.buffer, bytes.byteOffset, Math.min(bytes.length, 4096)).toString('latin1')
   const [what, , readable] = signatures.find(([, signature]) => signature.test(head)) ?? []
   if (what !== undefined && readable) return what
   const seen = what === undefined ? 'it is not a picture, or not of a known format' : `it looks like ${what}`
-  throw imageError('INVALID_ARGUMENT', `cannot read ${name}: ${seen}`, `Give a ${formats} picture.`)
+  throw imageError('INVALID_ARGUMENT', `cannot read ${name}: ${seen}`, giveAnother(svg))
+}
+
+function giveAnother(svg: boolean): string {
+  return `Give a JPEG, PNG, WebP, AVIF, GIF${svg ? ', TIFF or SVG' : ' or TIFF'} picture.`
 }
 
 interface Header {

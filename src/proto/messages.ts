@@ -224,6 +224,7 @@ export interface ServerLimits {
   waitingBytes: number
   waitingBytesPerTenant: number
   batch: number
+  idleStreamMs: number
 }
 
 /** `google.rpc.Status`. */

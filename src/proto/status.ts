@@ -7,7 +7,8 @@ import { messageType } from './definition.js'
 import type { Status } from './messages.js'
 
 /** Codes that only the wire knows, beside those of the program. */
-export type WireCode = ErrorCode | 'ALREADY_EXISTS' | 'UNAUTHENTICATED' | 'DEADLINE_EXCEEDED' | 'UNIMPLEMENTED'
+export type WireCode =
+  ErrorCode | 'ABORTED' | 'ALREADY_EXISTS' | 'UNAUTHENTICATED' | 'DEADLINE_EXCEEDED' | 'UNIMPLEMENTED'
 
 /** Of which kind, and which: `edit`, `a1`. */
 export interface Resource {
@@ -39,6 +40,7 @@ export class WireError extends FlexitError {
 
 function programCode(code: WireCode): ErrorCode {
   switch (code) {
+    case 'ABORTED':
     case 'ALREADY_EXISTS':
     case 'UNAUTHENTICATED':
     case 'UNIMPLEMENTED':
@@ -59,7 +61,7 @@ const resourceInfo = messageType<{ resourceType: string; resourceName: string }>
 const statusType = messageType<Status>('google.rpc.Status')
 const domain = 'flexit'
 
-/** Fields whose path in a StartEdit or an UpdateCommand is not their name in the program. */
+/** Fields whose path in a StartEdit or an UpdateCommand is not their name in the program, the client library's requests. */
 const fieldPaths: Readonly<Record<string, string>> = {
   source: 'source_text',
   target: 'target_text',
@@ -74,6 +76,23 @@ const fieldPaths: Readonly<Record<string, string>> = {
   networks: 'parameters.networks',
   views: 'parameters.views',
   seed: 'parameters.seed',
+  'resumeFrom.step': 'resume_from.step',
+  'resumeFrom.latent': 'resume_from.latent',
+  'resumeFrom.packDigest': 'resume_from.pack_digest',
+  stepEvery: 'stream.step_every',
+  'previews.every': 'stream.previews.every',
+  'previews.format': 'stream.previews.picture.format',
+  'previews.quality': 'stream.previews.picture.quality',
+  'previews.size': 'stream.previews.picture.size',
+  'latents.every': 'stream.latents.every',
+  'latents.type': 'stream.latents.type',
+  'result.format': 'stream.result.format',
+  'result.quality': 'stream.result.quality',
+  'result.size': 'stream.result.size',
+  windowBytes: 'stream.window_bytes',
+  deadlineMs: 'deadline_ms',
+  runOn: 'run_on',
+  id: 'edit_id',
 }
 
 function wireField(field: string): string {
@@ -135,7 +154,11 @@ export function fromStatus({ code, message, details }: Status): WireError {
     switch (url.replace(/^.*\//, '')) {
       case 'google.rpc.BadRequest': {
         const [violation] = badRequest.deserialize(bytes).fieldViolations
-        if (violation !== undefined) options = { ...options, field: programField(violation.field) }
+        if (violation === undefined) break
+        const { field: path } = violation
+        const field = programField(path)
+        const told = message.startsWith(`${path} `) ? `${field}${message.slice(path.length)}` : message
+        options = { ...options, field, message: told }
         break
       }
       case 'google.rpc.RetryInfo': {
@@ -167,6 +190,7 @@ const wireCodes: readonly WireCode[] = [
   'UNAVAILABLE',
   'CANCELLED',
   'INTERNAL',
+  'ABORTED',
   'ALREADY_EXISTS',
   'UNAUTHENTICATED',
   'DEADLINE_EXCEEDED',

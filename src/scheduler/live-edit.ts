@@ -142,6 +142,10 @@ export class LiveEdit implements RunningEdit {
     const { step, z, parameters: now } = this.#state
     const least = step + (this.running ? 2 : 1)
     if (parameters.steps < least) {
+      if (parameters.steps === now.steps) {
+        const cure = 'Start another edit, from the result of this one.'
+        throw new FlexitError({ code: 'FAILED_PRECONDITION', message: 'the last step of the edit is under way', cure })
+      }
       throw invalidArgument('steps', `the edit has passed step ${parameters.steps}`, `Ask for at least ${least} steps.`)
     }
     if (parameters.space !== now.space && (z !== undefined || this.running)) {

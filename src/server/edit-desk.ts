@@ -12,7 +12,7 @@ import type { Tenants } from './auth.js'
 import type { Logger } from './logger.js'
 import type { Metrics } from './metrics.js'
 import type { ServerOptions } from './options.js'
-import { Registry } from './registry.js'
+import { Registry, maxIdLength } from './registry.js'
 import { Session } from './session.js'
 import { planStart } from './start-request.js'
 import type { Tracing } from './tracing.js'
@@ -28,7 +28,6 @@ export interface DeskSetup {
   readonly tracing: Tracing | undefined
 }
 
-export const maxIdLength = 128
 const idPattern = /^[\w.:-]+$/
 
 /** How long a client is to wait where nothing tells how long it takes: before it turns to another stream, or server. */

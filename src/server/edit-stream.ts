@@ -7,10 +7,10 @@ import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import { unreadOf } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
-import { type EditDesk, maxIdLength, wrongId } from './edit-desk.js'
+import { type EditDesk, wrongId } from './edit-desk.js'
 import type { ServerOptions } from './options.js'
 import { eventBytes, type Sink } from './outbox.js'
-import { noSuchEdit } from './registry.js'
+import { maxIdLength, noSuchEdit } from './registry.js'
 import type { Session } from './session.js'
 import { planUpdate } from './start-request.js'
 import { Writer } from './writer.js'
@@ -176,6 +176,7 @@ class EditStream {
 
   #release({ id }: Session, sink: Sink): void {
     if (this.#edits.get(id)?.sink === sink) this.#edits.delete(id)
+    this.#watchIdleness()
     this.#endIfDone()
   }
 

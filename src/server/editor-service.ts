@@ -7,6 +7,7 @@ import type {
   AttachRequest,
   CancelEditRequest,
   EditEvent,
+  EditStatus,
   EditSummary,
   GetEditRequest,
   ListEditsRequest,
@@ -14,6 +15,7 @@ import type {
   RunEditRequest,
   ServerInfo,
 } from '../proto/messages.js'
+import { WireError } from '../proto/status.js'
 import { type Tenants, unknownToken } from './auth.js'
 import { boundedService, unreadOf } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
@@ -37,6 +39,15 @@ export interface EditorSetup {
 
 const usualPageSize = 100
 const maxPageSize = 1000
+const statuses: readonly EditStatus[] = [
+  'EDIT_STATUS_PENDING',
+  'EDIT_STATUS_RUNNING',
+  'EDIT_STATUS_PAUSED',
+  'EDIT_STATUS_COMPLETED',
+  'EDIT_STATUS_CANCELLED',
+  'EDIT_STATUS_FAILED',
+  'EDIT_STATUS_HANDED_BACK',
+]
 
 export class EditorService {
   readonly #desk: EditDesk
@@ -168,6 +179,10 @@ export class EditorService {
     const from = Number(pageToken)
     const all = this.#desk.registry.of(tenant).filter((session) => session.index >= from)
     const asked = new Set(states)
+    if (states.some((state) => !statuses.includes(state))) {
+      const cure = `Use ${statuses.join(', ')}, or leave it empty for all.`
+      throw invalidArgument('states', 'states has a value that is not known here', cure)
+    }
     const wanted = all.filter(({ status }) => asked.size === 0 || asked.has(status))
     const size = Math.min(pageSize === 0 ? usualPageSize : pageSize, maxPageSize)
     const next = wanted[size]
@@ -190,7 +205,10 @@ function transportSink(writer: Writer): Sink {
     acknowledges: true,
     write: (event, bytes) => writer.write(event, bytes),
     ended: () => writer.end(),
-    lost: () => writer.end(),
+    lost: () => {
+      const message = 'another stream has attached to the edit, and has its events'
+      writer.fail(new WireError({ code: 'ABORTED', message, cure: 'Read on there, or watch the edit with Attach.' }))
+    },
   }
 }
 

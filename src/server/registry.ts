@@ -2,9 +2,11 @@
 // An id belongs to a tenant; tenants do not see each other's edits.
 
 import { LRUCache } from 'lru-cache'
-import { clipped, quoted } from '../engine/errors.js'
+import { quoted } from '../engine/errors.js'
 import { WireError } from '../proto/status.js'
 import type { Session } from './session.js'
+
+export const maxIdLength = 128
 
 const maxFinishedBytes = 256 * 1024 ** 2
 
@@ -38,17 +40,16 @@ export class Registry {
     this.#finished.set(name, session)
   }
 
-  find(tenant: string, id: string, uid = ''): Session | undefined {
+  find(tenant: string, id: string): Session | undefined {
     const name = key(tenant, id)
-    const session = this.#live.get(name) ?? this.#finished.get(name)
-    return uid === '' || session?.uid === uid ? session : undefined
+    return this.#live.get(name) ?? this.#finished.get(name)
   }
 
   /** Errors: NOT_FOUND. */
   get(tenant: string, id: string, uid = ''): Session {
-    const session = this.find(tenant, id, uid)
-    if (session !== undefined) return session
-    throw noSuchEdit(id)
+    const session = this.find(tenant, id)
+    if (session !== undefined && (uid === '' || session.uid === uid)) return session
+    throw session === undefined ? noSuchEdit(id) : anotherEdit(id)
   }
 
   /** A tenant's edits, oldest first. */
@@ -68,7 +69,17 @@ export function noSuchEdit(id: string): WireError {
     code: 'NOT_FOUND',
     message: `there is no edit ${quoted(id)}`,
     cure: 'Check its id; ended edits are remembered for a while only.',
-    resource: { type: 'edit', name: clipped(id) },
+    resource: { type: 'edit', name: id.slice(0, maxIdLength) },
+  })
+}
+
+/** The one that had this id is forgotten. */
+function anotherEdit(id: string): WireError {
+  return new WireError({
+    code: 'NOT_FOUND',
+    message: `the edit ${quoted(id)} is another one now`,
+    cure: 'Leave the uid out to mean that one.',
+    resource: { type: 'edit', name: id },
   })
 }
 

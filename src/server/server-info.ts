@@ -47,5 +47,6 @@ function limitsOf(options: ServerOptions): ServerLimits {
     waitingBytes: maxWaitingBytes,
     waitingBytesPerTenant: options.maxWaitingBytesPerTenant ?? maxWaitingBytes,
     batch: options.maxBatch,
+    idleStreamMs: options.idleStreamMs,
   }
 }

@@ -5,7 +5,7 @@ import type { EditState } from '../engine/edit.js'
 import type { PictureFormat } from '../engine/encode.js'
 import { clipped, invalidArgument, quoted } from '../engine/errors.js'
 import type { Pack } from '../engine/pack/pack.js'
-import { type EditParameters, checkText, resolveParameters } from '../engine/parameters.js'
+import { type EditParameters, checkText, lengthOf, resolveParameters } from '../engine/parameters.js'
 import { readPicture } from '../engine/picture.js'
 import { variableShape } from '../engine/step-graph.js'
 import { decodeLatent, decodeParameters, named } from '../proto/codec.js'
@@ -82,7 +82,9 @@ export function planStart(
   }
   checkLength(sourceText, 'source', options)
   checkLength(targetText, 'target', options)
-  const parameters = resolveParameters(decodeParameters(request.parameters), pack)
+  const given = decodeParameters(request.parameters)
+  checkSteps(given, options)
+  const parameters = resolveParameters(given, pack)
   checkSteps(parameters, options)
   const stream = streamWish(request.stream, options)
   if (request.runOn === true && stream.lossless) {
@@ -96,11 +98,14 @@ export function planStart(
   if (step > 0 && z === undefined) {
     throw invalidArgument('resume_from.latent', 'resume_from has a step but no latent', 'Send both, or none.')
   }
+  if (step === 0 && z !== undefined) {
+    throw invalidArgument('resume_from.step', 'resume_from has a latent but no step', 'Send both, or none.')
+  }
   if (step > parameters.steps) {
     const message = `resume_from.step is ${step}, but the edit has ${parameters.steps} steps`
     throw invalidArgument('resume_from.step', message, 'Ask for at least as many steps as were taken.')
   }
-  const digest = resumeFrom?.packDigest ?? ''
+  const digest = digestOf(request)
   if (digest !== '' && digest !== pack.digest) {
     const message = `the state belongs to another pack, or to another version of ${pack.manifest.name}`
     throw invalidArgument('resume_from.pack_digest', message, 'Resume it on a server with the pack that made it.')
@@ -146,10 +151,19 @@ export function planUpdate(
   return { ...(targetText === undefined ? {} : { target: targetText }), parameters: given }
 }
 
+/** Of the pack that made the state to go on from, or nothing. Errors: INVALID_ARGUMENT. */
+function digestOf({ resumeFrom }: StartEdit): string {
+  const digest = (resumeFrom?.packDigest ?? '').toLowerCase()
+  if (/^(?:[0-9a-f]{64})?$/.test(digest)) return digest
+  const cure = 'Send what came with the latent, or leave it out.'
+  throw invalidArgument('resume_from.pack_digest', 'resume_from.pack_digest is not 64 hex digits', cure)
+}
+
 /** The pack that is named, or else the one that the state to go on from belongs to, or else the usual one. */
-function choosePack({ pack: name = '', resumeFrom }: StartEdit, packs: readonly Pack[]): Pack {
-  const wanted = ({ manifest, digest }: Pack) =>
-    name === '' ? digest === resumeFrom?.packDigest : manifest.name === name
+function choosePack(request: StartEdit, packs: readonly Pack[]): Pack {
+  const { pack: name = '' } = request
+  const asked = digestOf(request)
+  const wanted = ({ manifest, digest }: Pack) => (name === '' ? digest === asked : manifest.name === name)
   const found = packs.find(wanted) ?? (name === '' ? packs[0] : undefined)
   if (found !== undefined) return found
   throw new WireError({
@@ -167,18 +181,20 @@ function checkLength(text: string, field: 'source' | 'target', { maxTextLength }
     // What a decoder makes of bytes that are no UTF-8: protobuf's strings have to be.
     throw invalidArgument(field, `the ${field} text has bytes that are no UTF-8`, 'Send it as UTF-8.')
   }
-  if (text.length <= maxTextLength) return
-  const message = `the ${field} text has ${text.length} characters, at most ${maxTextLength} are taken`
+  const length = lengthOf(text)
+  if (length <= maxTextLength) return
+  const message = `the ${field} text has ${length} characters, at most ${maxTextLength} are taken`
   throw invalidArgument(field, message, 'Shorten it: CLIP reads a sentence or two.')
 }
 
-function checkSteps({ steps = 0 }: Partial<EditParameters>, { maxSteps }: ServerOptions): void {
-  if (steps <= maxSteps) return
-  throw invalidArgument('steps', `steps is ${steps}, at most ${maxSteps} are taken here`, `Use 1 to ${maxSteps}.`)
+function checkSteps({ steps = 1 }: Partial<EditParameters>, { maxSteps }: ServerOptions): void {
+  if (steps >= 1 && steps <= maxSteps) return
+  throw invalidArgument('steps', `steps is ${steps}, this server takes up to ${maxSteps}`, `Use 1 to ${maxSteps}.`)
 }
 
 function resumeLatent(latent: NonNullable<NonNullable<StartEdit['resumeFrom']>['latent']>, shape: readonly number[]) {
   const field = 'resume_from.latent'
+  named(`${field}.type`, numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latent.type)
   if (latent.type === 'NUMBER_TYPE_FLOAT16') {
     throw invalidArgument(field, 'a float16 latent has lost digits that the next step needs', 'Resume from a float32.')
   }
@@ -186,7 +202,7 @@ function resumeLatent(latent: NonNullable<NonNullable<StartEdit['resumeFrom']>['
     const said = `${latent.shape.slice(0, 8).join(' × ') || 'no shape'}, expected ${shape.join(' × ')}`
     throw invalidArgument(field, `the latent is ${said}`, 'Resume it with the pack and the space that made it.')
   }
-  const z = decodeLatent(latent)
+  const z = decodeLatent(latent, field)
   if (z.every(Number.isFinite)) return z
   throw invalidArgument(field, 'the latent has values that are not finite', 'Resume from an earlier one.')
 }
@@ -208,7 +224,7 @@ function streamWish(wish: StartEdit['stream'], { maxWindowBytes }: ServerOptions
 }
 
 function every(what: string, wish: { every?: number | undefined } | null | undefined): number {
-  return wish == null ? 0 : between(`stream.${what}.every`, wish.every ?? 1, 1, 2 ** 32)
+  return wish == null ? 0 : between(`stream.${what}.every`, wish.every ?? 1, 1, 2 ** 32 - 1)
 }
 
 function pictureWish(field: string, wish: PictureOptions | null | undefined, usual: PictureFormat): PictureWish {

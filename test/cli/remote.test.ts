@@ -44,7 +44,7 @@ test('an edit on a server is saved on its way, and goes on from its file to the 
   }
   const fewer = await flexit([...resume.slice(0, -1), '3'], { cwd })
   t.is(fewer.code, 2)
-  t.regex(fewer.stderr, /resume_from\.step is 12, but the edit has 3 steps/)
+  t.regex(fewer.stderr, /resumeFrom\.step is 12, but the edit has 3 steps/)
 })
 
 test('Ctrl-C stops an edit on its server, saves it, and says how to go on', async (t) => {

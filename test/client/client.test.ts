@@ -346,7 +346,7 @@ test('a server that allows fewer ids fails the edit', async (t) => {
   t.teardown(() => client.close())
   const events = await collect(client.edit(request))
   t.is(events.length, 1)
-  t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'edit_id' } })
+  t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'id' } })
 })
 
 test('patience is for a server that cannot be reached, not for an edit that waits through several connections', async (t) => {

@@ -269,6 +269,15 @@ test('an update counts from the next step on, and is prepared anew', async (t) =
   t.is(z(run), latent('horse', 2, latent('cat', 2)))
 })
 
+test('an update under the last step comes too late, and says so', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit(newState('cat', { steps: 1 }))
+  await turn()
+  t.throws(() => run.edit.update({ target: 'horse' }), { message: /last step of the edit is under way/ })
+  await stage.finish()
+  t.is(z(run), latent('cat', 1))
+})
+
 test('an update where no step is under way is in force at once', async (t) => {
   const stage = new Stage()
   const run = stage.submit(newState('cat', { steps: 2 }))

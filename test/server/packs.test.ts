@@ -68,7 +68,7 @@ test('an edit has the pack that it names, that of its state, or the first', asyn
     ['tiny', pack.manifest.defaults.views],
   ])
   const failure = (id: string) => fromStatus(stream.all.find(({ editId }) => editId === id)!.failed!.status!)
-  t.like(failure('contradicted'), { status: 'INVALID_ARGUMENT', field: 'resume_from.pack_digest' })
+  t.like(failure('contradicted'), { status: 'INVALID_ARGUMENT', field: 'resumeFrom.packDigest' })
   t.like(failure('unknown'), { status: 'NOT_FOUND', field: 'pack', resource: { type: 'pack', name: 'nope' } })
   t.regex(failure('unknown').cure!, /tiny or other/)
 

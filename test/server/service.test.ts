@@ -56,6 +56,18 @@ test('an edit that is taken over leaves its first stream', async (t) => {
   second.end()
 })
 
+test('RunEdit whose edit another stream takes over says so', async (t) => {
+  const { peer, scheduler } = await serve(t, { allowed: 1 })
+  const run = peer.stream('RunEdit', { editId: 'a', start: startEdit() })
+  await run.first('step')
+  const other = peer.edit()
+  other.send('a', { attach: {} })
+  t.is((await run.over)?.code, codes.ABORTED)
+  scheduler.allow(10)
+  await other.first('completed')
+  other.end()
+})
+
 test('without its client an edit is cancelled after the grace, unless it is to run on', async (t) => {
   const { peer, scheduler } = await serve(t, { allowed: 1, options: { disconnectGraceMs: 0 } })
   const stream = peer.edit()
@@ -177,7 +189,9 @@ test('GetEdit, ListEdits and CancelEdit tell pending, running, ended and unknown
   for (const id of ['a', 'b', 'c']) stream.send(id, { start: startEdit() })
   for (const id of ['a', 'b', 'c']) await stream.first('step', ({ editId }) => editId === id)
   const cancel = { editId: 'b', uid: (await stream.first('accepted', ({ editId }) => editId === 'b')).accepted.uid }
-  await t.throwsAsync(peer.unary('CancelEdit', { ...cancel, uid: 'of an older one' }), { message: /NOT_FOUND/ })
+  await t.throwsAsync(peer.unary('CancelEdit', { ...cancel, uid: 'of an older one' }), {
+    message: /NOT_FOUND.*another one now/,
+  })
   await peer.unary('CancelEdit', cancel)
   await stream.first('cancelled')
   t.like(await peer.unary('CancelEdit', cancel), { status: 'EDIT_STATUS_CANCELLED' }, 'once more is no error')
@@ -198,8 +212,11 @@ test('GetEdit, ListEdits and CancelEdit tell pending, running, ended and unknown
   t.is(ids(last.edits), 'c')
   t.is(last.nextPageToken, '')
   await t.throwsAsync(list({ pageToken: 'x' }), { message: /INVALID_ARGUMENT/ })
+  for (const state of [0, 99]) await t.throwsAsync(list({ states: [state] }), { message: /INVALID_ARGUMENT/ })
   const error = await t.throwsAsync<ServiceError>(peer.unary('GetEdit', { editId: 'nowhere' }))
   t.deepEqual(callError(error).resource, { type: 'edit', name: 'nowhere' })
+  const long = 'a'.repeat(128)
+  t.is(callError(await t.throwsAsync<ServiceError>(peer.unary('GetEdit', { editId: long }))).resource?.name, long)
   scheduler.allow(10)
   stream.end()
   await stream.over
@@ -226,6 +243,7 @@ test('what is wrong with a start is said, with its field', async (t) => {
     ['source', { sourceText: ' ' }],
     ['target', { targetText: '' }],
     ['target', { targetText: 'x'.repeat(51) }],
+    ['target', { targetText: '🍎'.repeat(51) }],
     ['steps', { parameters: { steps: 0 } }],
     ['steps', { parameters: { steps: 101 } }],
     ['learningRate', { parameters: { learningRate: NaN } }],
@@ -235,17 +253,20 @@ test('what is wrong with a start is said, with its field', async (t) => {
     ['preset', { parameters: { preset: 7 as never } }],
     ['priority', { priority: 9 as never }],
     ['pack', { pack: 'another' }],
-    ['stream.previews.every', { stream: { previews: { every: 0 } } }],
-    ['stream.previews.picture.size', { stream: { previews: { picture: { size: 100_000 } } } }],
-    ['stream.result.quality', { stream: { result: { quality: 0 } } }],
-    ['stream.window_bytes', { stream: { windowBytes: 1 } }],
-    ['resume_from.step', resume({ step: 6 })],
-    ['resume_from.latent', resume({ latent: null })],
-    ['resume_from.pack_digest', resume({ packDigest: 'f'.repeat(64) })],
-    ['resume_from.latent', latent({ shape: [4_000_000_000, 4_000_000_000, 4_000_000_000] })],
-    ['latent', latent({ data: Buffer.alloc(3) })],
-    ['resume_from.latent', latent({ data: Buffer.alloc(4 * size, 0xff) })],
-    ['resume_from.latent', latent({ type: 'NUMBER_TYPE_FLOAT16' })],
+    ['previews.every', { stream: { previews: { every: 0 } } }],
+    ['previews.size', { stream: { previews: { picture: { size: 100_000 } } } }],
+    ['result.quality', { stream: { result: { quality: 0 } } }],
+    ['windowBytes', { stream: { windowBytes: 1 } }],
+    ['resumeFrom.step', resume({ step: 6 })],
+    ['resumeFrom.step', resume({ step: 0 })],
+    ['resumeFrom.latent', resume({ latent: null })],
+    ['resumeFrom.packDigest', resume({ packDigest: 'f'.repeat(64) })],
+    ['resumeFrom.packDigest', resume({ packDigest: 'zz' })],
+    ['resumeFrom.latent', latent({ shape: [4_000_000_000, 4_000_000_000, 4_000_000_000] })],
+    ['resumeFrom.latent', latent({ data: Buffer.alloc(3) })],
+    ['resumeFrom.latent', latent({ data: Buffer.alloc(4 * size, 0xff) })],
+    ['resumeFrom.latent', latent({ type: 'NUMBER_TYPE_FLOAT16' })],
+    ['resume_from.latent.type', latent({ type: 9 })],
   ]
   const stream = peer.edit()
   cases.forEach(([, changes], i) => stream.send(String(i), { start: startEdit(changes) }))
@@ -259,7 +280,25 @@ test('what is wrong with a start is said, with its field', async (t) => {
     t.truthy(error.cure)
     t.is(own.filter((event) => event.failed !== undefined).length, 1)
   })
-  t.is(scheduler.edits.length, 0)
+  const cures = cases.map((_, i) =>
+    fromStatus(stream.all.filter(({ editId }) => editId === String(i)).at(-1)!.failed!.status!),
+  )
+  t.false(
+    cures.some(({ message, cure }) => `${message} ${cure}`.includes('--')),
+    'no flags of the command line',
+  )
+  t.like(cures[2], { cure: 'Give a JPEG, PNG, WebP, AVIF, GIF or TIFF picture.' })
+  const steps = cures.filter(({ field }) => field === 'steps').map(({ cure }) => cure)
+  t.deepEqual(steps, ['Use 1 to 100.', 'Use 1 to 100.'])
+  const short = peer.edit()
+  short.send('short', { start: startEdit({ targetText: '🍎'.repeat(50) }) })
+  short.send('capital', {
+    start: startEdit({ ...resume({ packDigest: pack.digest.toUpperCase(), latent: null, step: 0 }) }),
+  })
+  short.end()
+  t.is(await short.over, undefined)
+  t.is(short.all.filter((event) => event.completed !== undefined).length, 2)
+  t.is(scheduler.edits.length, 2)
   t.is(scheduler.released, 2, 'the places of pictures that could not be read are free again')
 })
 
