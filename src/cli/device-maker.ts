@@ -5,7 +5,7 @@ import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { cacheFolder } from '../engine/pack/locations.js'
 import { Pack } from '../engine/pack/pack.js'
-import { resolveParameters } from '../engine/parameters.js'
+import { type EditParameters, resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import type { Outcome, SchedulerApi } from '../scheduler/api.js'
 import { Scheduler } from '../scheduler/scheduler.js'
@@ -34,8 +34,9 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   }
   const { folder } = await chosenPack(choice.pack, choice.networks)
   const pack = await Pack.open(folder)
-  const open = async () => {
-    const setup = { devices, packs: [folder], threads: choice.threads, cacheFolder: cacheFolder() }
+  // With what the first edit asks for: most batches ask for the same in all.
+  const open = async (usual: EditParameters) => {
+    const setup = { devices, packs: [folder], threads: choice.threads, cacheFolder: cacheFolder(), usual }
     const opened = await openDevices({ ...setup, onProgress: (doing) => progress.doing(doing) })
     return new Scheduler({ devices: opened, resolve: (given) => resolveParameters(given, pack) })
   }
@@ -44,7 +45,7 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
     pack: makerPack(pack),
     devices: devices.length,
     places: [...new Set(devices.map(({ kind }) => kind))].sort(),
-    make: async (state, order) => makeBy(await (scheduler ??= open()), state, order),
+    make: async (state, order) => makeBy(await (scheduler ??= open(state.parameters)), state, order),
     close: async () => {
       await scheduler?.then((opened) => opened.close()).catch(() => undefined)
       pack.close()

@@ -4,7 +4,9 @@
 import { dirname, join } from 'node:path'
 import { Command } from 'commander'
 import { type SavedEdit, readEditFile } from '../engine/edit-file.js'
-import { invalidArgument } from '../engine/errors.js'
+import { FlexitError, invalidArgument } from '../engine/errors.js'
+import type { EditParameters } from '../engine/parameters.js'
+import { chosenPack } from './chosen-pack.js'
 import { type EditFiles, usualSaveEvery } from './edit-record.js'
 import { interruptible } from './interruption.js'
 import { type Maker, beginEdit, engineMaker } from './maker.js'
@@ -55,11 +57,14 @@ export function editCommand(): Command {
     .option('--source <text>', 'what is in the picture')
     .option('--target <text>', 'what it should become')
     .option('--pack <name|path>', 'networks to use: see `flexit models list` (default: tiny)')
-    .option('--resume <file>', 'go on with a saved edit in place of an image; steps and weights may be changed')
+    .option(
+      '--resume <file>',
+      'go on with a saved edit in place of an image; all parameters but --space may be changed',
+    )
     .optionsGroup('Files (each is replaced only by a whole new one):')
     .option('--out <file>', 'the result: .png, .webp or .jpg (default: flexit-out/IMAGE-TARGET.png)')
     .option('--filmstrip <file>', 'the way there, every Nth step in one picture; of thousands, what fits: .png')
-    .option('--animation <file>', 'the way there, moving: .webp')
+    .option('--animation <file>', 'the way there, moving; with --resume, of earlier steps those that were saved: .webp')
     .option(
       '--latents <file>',
       'the state, to be resumed, and the latent of every Nth step: .safetensors (default: that of --resume)',
@@ -67,7 +72,7 @@ export function editCommand(): Command {
     .option('--preview <file>', 'the newest preview, again and again: .png, .webp or .jpg')
     .option(
       '--save-every <n>',
-      'N: save the latents after so many steps (default: 16, or a 20th of --steps)',
+      'N: of --latents and --filmstrip: every so many steps (default: 16, or a 20th of --steps)',
       parseCount,
     )
   return addRemoteOptions(addParameters(command))
@@ -93,6 +98,10 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
   const name = resume === undefined ? stemOf(image!, `-${slug(target)}`) : stemOf(resume)
   const files: EditFiles = { picture: options.out ?? join('flexit-out', `${name}.png`), filmstrip, animation, latents }
   await checkFiles({ ...files, preview: options.preview }, image)
+  if (options.saveEvery !== undefined && (latents ?? filmstrip ?? animation) === undefined) {
+    const message = '--save-every means nothing without --latents, --filmstrip or --animation'
+    throw invalidArgument('save-every', message, 'Name a file for the latents: --latents edit.safetensors.')
+  }
 
   const progress = createProgress({ quiet: options.quiet ?? false })
   const given = givenParameters({ ...options })
@@ -108,10 +117,12 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
       ? { ...resumed.state, parameters: pack.resolve({ ...resumed.state.parameters, ...given }) }
       : await beginEdit(pack, image!, { source, target, parameters: given })
     const { steps, networks, views } = state.parameters
+    const changed = resumed === undefined ? [] : changes(resumed.state.parameters, state.parameters)
     const start = state.step > 0 ? `from step ${state.step} to ${steps}` : counted(steps, 'step')
     const where = options.server === undefined ? '' : ` on ${options.server}`
     progress.say(`${JSON.stringify(source)} → ${JSON.stringify(target)}${where}`)
     progress.say(`${pack.name}, ${start}, CLIP ${networks.join(' and ')}, ${counted(views, 'view')}`)
+    if (changed.length > 0) progress.say(`changed: ${changed.join(', ')}`)
     const run = {
       maker,
       saved: { state, snapshots: resumed?.snapshots ?? new Map<number, Float32Array>() },
@@ -127,6 +138,13 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
   })
 }
 
+/** What an edit goes on with otherwise than it began: `seed 0 → 5`. Not its steps. */
+function changes(before: EditParameters, after: EditParameters): string[] {
+  const keys = Object.keys(after) as (keyof EditParameters)[]
+  const differing = keys.filter((key) => key !== 'steps' && String(before[key]) !== String(after[key]))
+  return differing.map((key) => `${key} ${String(before[key])} → ${String(after[key])}`)
+}
+
 /** Run `work` with what makes the edit: a server where one is named, else an engine. */
 async function withMaker(
   choice: EngineChoice,
@@ -135,13 +153,29 @@ async function withMaker(
   work: (maker: Maker) => Promise<void>,
 ): Promise<void> {
   const { server } = options
-  if (server === undefined) return withEngine(choice, progress, (engine) => work(engineMaker(engine)))
+  if (server === undefined) {
+    await checkSavedPack(choice, options)
+    return withEngine(choice, progress, (engine) => work(engineMaker(engine)))
+  }
   const maker = await remoteMaker({ ...options, server, pack: choice.pack, priority: 'interactive' })
   try {
     await work(maker)
   } finally {
     progress.end()
     await maker.close()
+  }
+}
+
+/** A pack that is named by the saved edit alone may be a folder of any name. Errors: those of `chosenPack`. */
+async function checkSavedPack({ pack, networks }: EngineChoice, options: EditOptions): Promise<void> {
+  if (options.resume === undefined || options.pack !== undefined) return
+  try {
+    await chosenPack(pack, networks)
+  } catch (error) {
+    if (!(error instanceof FlexitError) || !error.message.startsWith('no pack is called')) throw error
+    const { code, message } = error
+    const cure = 'The saved edit was made with it: name the folder of that pack with --pack.'
+    throw new FlexitError({ code, message, cure, cause: error })
   }
 }
 

@@ -2,8 +2,9 @@
 // Exit codes: 0 done, 1 failed, 2 the request was wrong, 130 stopped by a signal (128 + SIGINT).
 
 import { readFileSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { Command, type CommanderError } from 'commander'
-import { invalidArgument } from '../engine/errors.js'
+import { FlexitError, fileError, invalidArgument } from '../engine/errors.js'
 import { reportError } from './errors.js'
 
 /** Loaded when they are asked for: each brings libraries of its own. In the order of the help. */
@@ -22,13 +23,26 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
 
 /** Run the program with `process.argv`. Never throws: sets `process.exitCode`. */
 export async function main(argv: readonly string[]): Promise<void> {
-  // A reader that went away (`flexit … | head -1`) is no error; what else a command does about it is its own affair.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', ignoreClosedPipe)
+  // A reader that went away (`flexit … | head -1`) is no error; what else a command does about it is its own affair. Of a
+  // full disk under stderr nobody can be told.
+  let unwritable: Error | undefined
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') unwritable ??= error
+  })
+  process.stderr.on('error', () => undefined)
+  const report = (error: unknown) => (process.exitCode = reportError(error, { json: argv.includes('--json') }))
+  let failure: unknown
   try {
     await (await program(argv[2])).parseAsync(argv)
   } catch (error) {
-    process.exitCode = reportError(error, { json: argv.includes('--json') })
+    failure = error
   }
+  // What could not be written is told a turn later.
+  await setImmediate()
+  const stopped = failure instanceof FlexitError && failure.code === 'CANCELLED'
+  if (unwritable !== undefined && (failure === undefined || stopped))
+    report(fileError(unwritable, 'to stdout', 'write'))
+  else if (failure !== undefined) report(failure)
 }
 
 /** With the command `wanted` alone, or with all where there is none of that name: for help, and for what is misspelt. */
@@ -63,8 +77,4 @@ function fullName(command: Command): string {
 
 function everyCommand(command: Command): Command[] {
   return [command, ...command.commands.flatMap(everyCommand)]
-}
-
-function ignoreClosedPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error
 }

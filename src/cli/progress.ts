@@ -50,6 +50,8 @@ export function formatRate(secondsPerStep: number): string {
 }
 
 const barWidth = 24
+/** Of a terminal that does not say how wide it is. */
+const usualColumns = 80
 const options: Options = {
   format: (_, { progress }, { text }: { text: string }) => {
     const filled = Math.round(progress * barWidth)
@@ -76,7 +78,7 @@ class TerminalProgress implements Progress {
   }
 
   advance(value: number, total: number, details: readonly string[]): void {
-    const text = fit(details.map(printable), process.stderr.columns - barWidth - 2)
+    const text = fit(details.map(printable), (process.stderr.columns || usualColumns) - barWidth - 2)
     if (this.#bar !== undefined) {
       this.#bar.update(value, { text })
       return

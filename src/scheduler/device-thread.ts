@@ -48,7 +48,7 @@ export class DeviceThread {
       const engines = await (this.#opening ??= this.#open())
       switch (task.kind) {
         case 'open':
-          for (const engine of engines.values()) await engine.warmUp()
+          for (const engine of engines.values()) await engine.warmUp(this.#setup.usual)
           return { kind: 'ready' }
         case 'run':
           return await this.#run(engines, task.batch).catch(async (error: unknown) => {
@@ -108,7 +108,7 @@ export class DeviceThread {
     const stepMs = performance.now() - preparedMs
     // Nothing worked. Where a plain edit does not either it is the device, and no edit's fault.
     if (items.length > 0 && items.every(({ id }) => suspect.has(id))) {
-      for (const engine of engines.values()) await engine.warmUp()
+      for (const engine of engines.values()) await engine.warmUp(this.#setup.usual)
     }
     return {
       kind: 'done',

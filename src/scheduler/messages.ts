@@ -3,6 +3,7 @@
 
 import type { StepReport } from '../engine/edit.js'
 import { type ErrorCode, FlexitError } from '../engine/errors.js'
+import type { GivenParameters } from '../engine/parameters.js'
 import type { Picture } from '../engine/picture.js'
 import type { Device } from '../engine/runtime.js'
 import type { DeviceBatch } from './device.js'
@@ -14,6 +15,8 @@ export interface WorkerSetup {
   /** Folders of the packs that it serves. */
   readonly packs: readonly string[]
   readonly cacheFolder: string
+  /** What edits will mostly ask for, to be made ready. Default: what each pack has where nothing is asked for. */
+  readonly usual?: GivenParameters | undefined
 }
 
 export interface WorkerData extends WorkerSetup {
@@ -22,7 +25,7 @@ export interface WorkerData extends WorkerSetup {
 }
 
 export type Task =
-  /** Open the packs and make the sessions of their default parameters ready. */
+  /** Open the packs and make the sessions of their usual parameters ready. */
   | { readonly kind: 'open' }
   | { readonly kind: 'run'; readonly batch: DeviceBatch }
   /** Nothing: to have a look at the kill switch. */

@@ -45,7 +45,7 @@ export class WorkerDevice implements StepDevice {
   }
 
   /**
-   * Start the thread, open the packs and make ready what an edit with default parameters needs. Errors: those of opening
+   * Start the thread, open the packs and make ready what an edit with the usual parameters needs. Errors: those of opening
    * a pack and of building graphs; FAILED_PRECONDITION where the device cannot be used here.
    */
   static async open(options: WorkerDeviceOptions): Promise<WorkerDevice> {

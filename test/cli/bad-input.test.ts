@@ -69,6 +69,7 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
   ],
   ['more threads than all', edit('--threads', '1025'), /'1025' is invalid\. It is not a whole number from 1 to 1024\./],
   ['an unknown device', edit('--device', 'gpu'), /^error: there is no device "gpu"\nUse cpu, cuda:0/],
+  ['no file to save to', edit('--save-every', '5'), /--save-every means nothing without --latents/],
   ['no save', edit('--save-every', '0'), /It is not a whole number from 1/],
   ['an unknown option', edit('--bogus'), /^error: unknown option '--bogus'\nSee `npx flexit edit --help`/],
   ['two images', edit('other.png'), /^error: too many arguments/],

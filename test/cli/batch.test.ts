@@ -82,6 +82,19 @@ test('what fails does not stop the rest; given again, only what failed or change
   t.is(scheduler.edits.length, 6, 'a parameter that is given as the pack has it changes nothing')
   t.is((await batch(cwd, address, ['--lambda-s', '0.3'])).code, 0)
   t.is(scheduler.edits.length, 9)
+
+  const [emptied] = await resultsOf(cwd)
+  await writeFile(join(cwd, 'flexit-out', 'batch-queries', emptied!['picture']!), '')
+  t.is((await batch(cwd, address, ['--lambda-s', '0.3'])).code, 0)
+  t.is(scheduler.edits.length, 10, 'a picture that is empty is no result')
+})
+
+test('of many edits in flight nothing is said', async (t) => {
+  const { address } = await serve(t)
+  const cwd = await newBatch(Array.from({ length: 12 }, (_, i) => `rose.png,rose,flower ${i},`))
+  const result = await batch(cwd, address, ['--in-flight', '12', '--quiet'])
+  t.is(result.code, 0)
+  t.false(result.stderr.includes('Warning'), result.stderr)
 })
 
 test('Ctrl-C saves what is in flight, and the same command goes on from there to the same bits', async (t) => {

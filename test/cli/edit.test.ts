@@ -155,6 +155,40 @@ test.serial('a reader that goes away stops the edit without noise', async (t) =>
   t.true(readEditFile(join(cwd, 'z.safetensors')).state.step >= 1)
 })
 
+const filling = existsSync('/dev/full') ? test.serial : test.serial.skip
+
+filling('a full disk under stdout stops the edit, saved, and is told', async (t) => {
+  const cwd = newFolder()
+  const args = ['edit', strawberry, ...texts, ...quick, '--steps', '10000', '--json', '--quiet']
+  const script = '"$0" "$@" > /dev/full'
+  const latents = ['--latents', 'z.safetensors']
+  const result = await run('sh', ['-c', script, process.execPath, launcher, ...args, ...latents], { cwd })
+  t.is(result.code, 1)
+  const { error } = parseLines(result.stderr).at(-1) as { error: { code: string; message: string } }
+  t.like(error, { code: 'FAILED_PRECONDITION', message: 'cannot write to stdout: no space left on the device' })
+  t.true(readEditFile(join(cwd, 'z.safetensors')).state.step >= 1)
+
+  const list = await run('sh', ['-c', script, process.execPath, launcher, 'models', 'list'])
+  t.is(list.code, 1)
+  t.regex(list.stderr, /^error: cannot write to stdout: no space left on the device\n/)
+})
+
+test.serial('what is changed of a saved edit is said, and where its pack may be', async (t) => {
+  const cwd = newFolder()
+  const save = ['--steps', '1', '--quiet', '--latents', 'z.safetensors']
+  t.is((await flexit(['edit', strawberry, ...texts, ...quick, ...save], { cwd })).code, 0)
+  const resume = ['edit', '--resume', 'z.safetensors', '--steps', '2', '--threads', '1']
+  const changed = await flexit([...resume, '--seed', '5', '--lambda-z', '0.1'], { cwd })
+  t.is(changed.code, 0)
+  t.regex(changed.stderr, /\nchanged: lambdaZ 0\.05 → 0\.1, seed \d+ → 5\n/)
+
+  const saved = readEditFile(join(cwd, 'z.safetensors'))
+  await writeEditFile(join(cwd, 'z.safetensors'), { ...saved, packName: 'mine' }, [32, 8, 8])
+  const elsewhere = await flexit(resume, { cwd })
+  t.is(elsewhere.code, 1)
+  t.regex(elsewhere.stderr, /no pack is called "mine".*\nThe saved edit was made with it: name the folder/)
+})
+
 test.serial('an edit whose numbers are not finite fails with its state saved and no result', async (t) => {
   const cwd = newFolder()
   await mkdir(join(cwd, 'flexit-out'))

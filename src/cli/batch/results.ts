@@ -2,7 +2,7 @@
 // A query is known by a hash of all that its result depends on, so that old results never pass for new ones.
 
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { appendFile, readFile, rm, rmdir } from 'node:fs/promises'
 import { basename, extname, join } from 'node:path'
 import { z } from 'zod'
@@ -91,7 +91,9 @@ export class BatchFolder {
 
   /** What a job came to, if it is finished and all its files are there. */
   finished({ key, files }: Job): Result | undefined {
-    const there = (['picture', ...this.#wanted] as const).every((kind) => existsSync(files[kind]))
+    const there = (['picture', ...this.#wanted] as const).every(
+      (kind) => (statSync(files[kind], { throwIfNoEntry: false })?.size ?? 0) > 0,
+    )
     return there ? this.#finished.get(key) : undefined
   }
 

@@ -1,6 +1,7 @@
 // Many edits at once: so many in flight, one progress bar for all, each saved on its way.
 // An edit that fails does not stop the others; a maker that is gone does, and so does a full disk.
 
+import { setMaxListeners } from 'node:events'
 import type { EditState } from '../../engine/edit.js'
 import type { SavedEdit } from '../../engine/edit-file.js'
 import { FlexitError } from '../../engine/errors.js'
@@ -35,6 +36,8 @@ export async function runBatch(run: BatchRun, signal: AbortSignal): Promise<void
   const tally = new Tally(run)
   const broken = new AbortController()
   const stop = AbortSignal.any([signal, broken.signal])
+  // Each edit in flight listens.
+  setMaxListeners(0, stop)
   const errors: unknown[] = []
   const left = jobs.filter((job) => folder.finished(job) === undefined)
   await inParallel(inFlight, left, async (job) => {
