@@ -168,5 +168,8 @@ function parseAxis(text: string, before: readonly Axis[] | undefined): Axis[] {
     if (parameter === 'networks') return value.split('+')
     return isText ? value : parseNumber(value)
   })
+  if (new Set(values.map(String)).size < values.length) {
+    throw new InvalidArgumentError(`A value of ${flag} is there twice: give each once.`)
+  }
   return [...(before ?? []), { parameter, values: values as Axis['values'] }]
 }

@@ -15,13 +15,47 @@ export interface Csv {
 
 /**
  * Read a file. Empty lines are left out. Errors: those of reading; INVALID_ARGUMENT for a file that is no table: no
- * header, columns of the same name, a line with another number of fields, a quote that does not end.
+ * header, columns of the same name, a line with another number of fields, a quote that does not end, not UTF-8.
  */
 export async function readCsv(path: string): Promise<Csv> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+  const bytes = await readFile(path).catch((error: unknown) => {
     throw fileError(error, path, 'read')
   })
-  return parseCsv(text, path)
+  return parseCsv(decodeTable(bytes, path), path)
+}
+
+/** The text of a file. Errors: INVALID_ARGUMENT, naming the first line that is not UTF-8. */
+export function decodeTable(bytes: Uint8Array, path: string): string {
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  try {
+    return decoder.decode(bytes)
+  } catch (error) {
+    const line = firstLineThat(bytes, (part) => !isText(part))
+    throw new FlexitError({
+      code: 'INVALID_ARGUMENT',
+      message: `${path}, line ${line}: it is not UTF-8`,
+      cure: 'Save the file as CSV in UTF-8.',
+      cause: error,
+    })
+  }
+}
+
+function firstLineThat(bytes: Uint8Array, wrong: (part: Uint8Array) => boolean): number {
+  let start = 0
+  for (let line = 1; ; line++) {
+    const end = bytes.indexOf(0x0a, start)
+    if (end < 0 || wrong(bytes.subarray(start, end))) return line
+    start = end + 1
+  }
+}
+
+function isText(bytes: Uint8Array): boolean {
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+    return true
+  } catch {
+    return false
+  }
 }
 
 /** The same from a text; `where` names it in messages. */

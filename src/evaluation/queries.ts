@@ -107,7 +107,9 @@ function columnOf({ columns }: Csv, path: string, ...names: readonly string[]): 
     code: 'INVALID_ARGUMENT',
     field: 'queries',
     message: `${path} has no column ${names.join(' or ')}; it has ${columns.join(', ')}`,
-    cure: 'Queries have the columns image, source and target; see `flexit eval --help`.',
+    cure: names.includes('label')
+      ? 'Labels have the column label.'
+      : 'Queries have the columns image, source and target; see `flexit eval --help`.',
   })
 }
 

@@ -110,6 +110,7 @@ test('wrong requests are told of before anything long', async (t) => {
     [['sweep', ...queries, '--grid', 'speed=1,2'], /Write NAME=A,B with a name of seed, learning-rate/],
     [['sweep', ...queries, '--grid', 'networks=vit,vgg'], /no network "vgg"/],
     [['sweep', ...queries, '--grid', 'seed=1', '--grid', 'seed=2'], /seed is named twice/],
+    [['sweep', ...queries, '--grid', 'views=1,1'], /A value of views is there twice/],
   ]
   const requests = cases.map(([args]) => args)
   for (const [i, { code, stderr }] of (await flexitEach(requests, world)).entries()) {

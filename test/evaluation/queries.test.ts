@@ -4,6 +4,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
+import type { FlexitError } from '../../src/engine/errors.js'
 import { formatCsv, parseCsv } from '../../src/evaluation/csv.js'
 import { type ReadQueriesOptions, readQueries } from '../../src/evaluation/queries.js'
 import { findReferences, retrieve } from '../../src/evaluation/references.js'
@@ -25,6 +26,18 @@ const released = `,path,source,source_id,target,target_id,is_test
 7,n2/b.JPEG,"dog, hound",1,cat,0,True
 3,n3/c.JPEG,car,3,fox,2,True
 `
+
+test('tables are UTF-8, and labels have a column of their own', async (t) => {
+  const latin = Buffer.from('image,source,target\na.png,caf\xe9,dog\n', 'latin1')
+  await withFolder(async (folder) => {
+    await writeFile(join(folder, 'q.csv'), latin)
+    await t.throwsAsync(readQueries(join(folder, 'q.csv'), { labels }), { message: /q\.csv, line 2: it is not UTF-8/ })
+    await writeFile(join(folder, 'q.csv'), 'image,source,target\na.png,cat,dog\n')
+    const labelFile = join(folder, 'q.csv')
+    const error = await t.throwsAsync<FlexitError>(readQueries(join(folder, 'q.csv'), { labels, labelFile }))
+    t.is(error.cure, 'Labels have the column label.')
+  })
+})
 
 test('tables are read as RFC 4180 has them, and written so that they read back', (t) => {
   const text = '\uFEFFa,b\r\n"1,5","say ""x"""\r\n\r\n,"two\nlines"\r\n'

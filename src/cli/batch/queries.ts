@@ -7,6 +7,7 @@ import { InvalidArgumentError } from 'commander'
 import { CsvError, parse } from 'csv-parse/sync'
 import { FlexitError, fileError, invalidArgument } from '../../engine/errors.js'
 import type { EditParameters } from '../../engine/parameters.js'
+import { decodeTable } from '../../evaluation/csv.js'
 import { parameterKeys, parseList, parseNumber } from '../parameters.js'
 
 export interface Query {
@@ -50,7 +51,7 @@ export async function readQueries(path: string, images = dirname(path)): Promise
   const bytes = await readFile(path).catch((error: unknown) => {
     throw fileError(error, path, 'read')
   })
-  const [header, ...rows] = parseRows(decodeText(bytes, path), path)
+  const [header, ...rows] = parseRows(decodeTable(bytes, path), path)
   if (header === undefined || rows.length === 0) {
     throw invalidArgument('queries', `${path} has no queries`, 'Give it a header and a row for each edit.')
   }
@@ -136,40 +137,6 @@ function meaningOf(name: string): Meaning | undefined {
   if (plain === 'image' || plain === 'file' || plain === 'path') return 'image'
   if (plain === 'source' || plain === 'target') return plain
   return parameterKeys.find((key) => key.toLowerCase() === plain)
-}
-
-function decodeText(bytes: Uint8Array, path: string): string {
-  const decoder = new TextDecoder('utf-8', { fatal: true })
-  try {
-    return decoder.decode(bytes)
-  } catch (error) {
-    const line = firstLineThat(bytes, (part) => !isText(part))
-    throw new FlexitError({
-      code: 'INVALID_ARGUMENT',
-      field: 'queries',
-      message: `${path}, line ${line}: it is not UTF-8`,
-      cure: 'Save the file as CSV in UTF-8.',
-      cause: error,
-    })
-  }
-}
-
-function firstLineThat(bytes: Uint8Array, wrong: (part: Uint8Array) => boolean): number {
-  let start = 0
-  for (let line = 1; ; line++) {
-    const end = bytes.indexOf(0x0a, start)
-    if (end < 0 || wrong(bytes.subarray(start, end))) return line
-    start = end + 1
-  }
-}
-
-function isText(bytes: Uint8Array): boolean {
-  try {
-    new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-    return true
-  } catch {
-    return false
-  }
 }
 
 interface Row {

@@ -31,7 +31,8 @@ function describe({ name, state, folder, manifest, problem }: PackListing): stri
     )
   }
   lines.push(`  folder    ${folder}`)
-  if (state === 'not downloaded' || state === 'incomplete') lines.push(`  get it    npx flexit models pull ${name}`)
+  const hasSources = manifest !== undefined && requiredFiles(manifest).every((file) => manifest.files[file]?.sources?.length)
+  if (hasSources && (state === 'not downloaded' || state === 'incomplete')) lines.push(`  get it    npx flexit models pull ${name}`)
   return lines.join('\n')
 }
 

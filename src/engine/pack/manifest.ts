@@ -55,7 +55,7 @@ const defaultsSchema = z.strictObject({
 
 export const manifestSchema = z.strictObject({
   format: z.literal(1),
-  name: z.string().regex(/^[a-z0-9][a-z0-9._-]*$/),
+  name: z.string().regex(/^[a-z0-9][a-z0-9._-]*$/, 'a name of a-z 0-9 . _ -, beginning with a letter or digit'),
   description: z.string(),
   licence: z.string(),
   attribution: z
@@ -63,7 +63,7 @@ export const manifestSchema = z.strictObject({
     .default([]),
   image: z.strictObject({
     /** Height and width of the pictures that the networks are run at, in pixels. */
-    size: z.int().positive(),
+    size: z.int().positive().max(2048, 'at most 2048 pixels'),
     /** What transparent pictures are laid on, as a CSS colour. */
     background: z.string().default('white'),
   }),
