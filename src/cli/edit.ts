@@ -98,7 +98,9 @@ async function edit(image: string | undefined, options: EditOptions, signal: Abo
   const name = resume === undefined ? stemOf(image!, `-${slug(target)}`) : stemOf(resume)
   const files: EditFiles = { picture: options.out ?? join('flexit-out', `${name}.png`), filmstrip, animation, latents }
   await checkFiles({ ...files, preview: options.preview }, image)
-  if (options.saveEvery !== undefined && (latents ?? filmstrip ?? animation) === undefined) {
+  // Of a server's edit so many states come here, to go on from.
+  const isKept = (latents ?? filmstrip ?? animation ?? options.server) !== undefined
+  if (options.saveEvery !== undefined && !isKept) {
     const message = '--save-every means nothing without --latents, --filmstrip or --animation'
     throw invalidArgument('save-every', message, 'Name a file for the latents: --latents edit.safetensors.')
   }
