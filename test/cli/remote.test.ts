@@ -173,7 +173,8 @@ test('a server says where it listens and what it has, makes the edits of this ma
   t.regex(result.stdout, /^devices: cpu$/m)
   t.regex(result.stdout, /^packs?: +tiny, 64 × 64 pixels, networks rn, vit$/m)
   t.deepEqual(await made[0], { code: 0, stdout: '', stderr: '' })
-  t.is((await flexit(edit(...small, '--threads', '1', '--out', 'local.png'), { cwd })).code, 0)
+  const here = ['--threads', '1', '--out', 'local.png', '--latents', 'local.safetensors']
+  t.is((await flexit(edit(...small, ...here), { cwd })).code, 0)
   t.true((await readFile(join(cwd, 'remote.png'))).equals(await readFile(join(cwd, 'local.png'))))
 })
 
