@@ -47,5 +47,7 @@ export function endBy(name: NodeJS.Signals): never {
   // Not an ordinary exit: threads in the middle of a step abort in it (ONNX Runtime throws where none catches). Only the
   // first process of a container does not die of its own signal.
   process.kill(process.pid, name)
+  // Another thread may be the one to take the signal, a moment later.
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000)
   process.exit(code)
 }
