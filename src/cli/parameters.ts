@@ -27,8 +27,8 @@ export function addParameters(command: Command, usualSteps = 'tiny: 64, imagenet
   const range = (from: number, to: number, pack: string) => `(${from} to ${to}; ${pack})`
   return command
     .optionsGroup('Parameters of the method (what is left out comes from the pack):')
-    .option('--steps <n>', `optimisation steps ${range(1, steps, usualSteps)}`, parseNumber)
-    .option('--seed <n>', 'of the random views; the same seed gives the same bits (default: 0)', parseNumber)
+    .option('--steps <n>', `optimisation steps ${range(1, steps, usualSteps)}`, whole.steps)
+    .option('--seed <n>', 'of the random views; the same seed gives the same bits (default: 0)', whole.seed)
     .option(
       '--learning-rate <x>',
       `step length, in norms of the first latent (up to ${learningRate}; 0.05)`,
@@ -50,7 +50,7 @@ export function addParameters(command: Command, usualSteps = 'tiny: 64, imagenet
     .option(
       '--views <n>',
       `random views per network and step, 0: none ${range(0, views, 'tiny: 6, imagenet: 8')}`,
-      parseNumber,
+      whole.views,
     )
     .addOption(
       new Option('--preset <name>', "losses of the paper's equations or of its release (reference)").choices([
@@ -72,13 +72,33 @@ export function parseNumber(text: string): number {
   return Number(text)
 }
 
-/** A whole number from 1 to `most`. */
-export function countUpTo(most: number): (text: string) => number {
+/** A whole number from `least` to `most`, in digits alone. */
+export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
-    const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
-    if (count < 1 || count > most) throw new InvalidArgumentError(`It is not a whole number from 1 to ${most}.`)
-    return count
+    const value = /^\d+$/.test(text) ? Number(text) : NaN
+    if (value >= least && value <= most) return value
+    throw new InvalidArgumentError(`It is not a whole number from ${least} to ${most}.`)
   }
+}
+
+/** A whole number from 1 to `most`. */
+export const countUpTo = (most: number) => wholeNumber(1, most)
+
+/** Of the parameters that are whole numbers. The engine holds those in digits against the range, with an error of its own. */
+const whole = {
+  steps: wholeParameter(1, limits.steps),
+  seed: wholeParameter(0, Number.MAX_SAFE_INTEGER),
+  views: wholeParameter(0, limits.views),
+} as const
+
+function wholeParameter(least: number, most: number): (text: string) => number {
+  const parse = wholeNumber(least, most)
+  return (text) => (/^-?\d+$/.test(text) ? Number(text) : parse(text))
+}
+
+/** A parameter that is a number, as its option takes it. */
+export function parseNumberOf(key: (typeof parameterKeys)[number], text: string): number {
+  return (key in whole ? whole[key as keyof typeof whole] : parseNumber)(text)
 }
 
 export const parseCount = countUpTo(999_999_999)
@@ -89,6 +109,13 @@ export const parseThreads = countUpTo(limits.threads)
 export function parseList(text: string): string[] {
   const names = text.split(',').map((name) => name.trim())
   if (names.includes('')) throw new InvalidArgumentError('Separate names with one comma.')
+  return withoutTwins(names)
+}
+
+/** The names. Errors: InvalidArgumentError where two are the same. */
+export function withoutTwins(names: string[]): string[] {
+  const twice = names.find((name, i) => names.indexOf(name) < i)
+  if (twice !== undefined) throw new InvalidArgumentError(`${twice} is named twice: name each once.`)
   return names
 }
 

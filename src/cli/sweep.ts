@@ -33,7 +33,7 @@ import {
 } from './evaluation.js'
 import { interruptible } from './interruption.js'
 import type { MakerPack } from './maker.js'
-import { addParameters, givenParameters, parameterKeys, parseNumber } from './parameters.js'
+import { addParameters, givenParameters, parameterKeys, parseNumberOf, withoutTwins } from './parameters.js'
 
 interface SweepOptions extends EvaluationOptions {
   readonly at?: number[]
@@ -165,8 +165,8 @@ function parseAxis(text: string, before: readonly Axis[] | undefined): Axis[] {
   }
   const isText = parameter === 'preset' || parameter === 'space'
   const values = list.split(',').map((value) => {
-    if (parameter === 'networks') return value.split('+')
-    return isText ? value : parseNumber(value)
+    if (parameter === 'networks') return withoutTwins(value.split('+'))
+    return isText ? value : parseNumberOf(parameter, value)
   })
   if (new Set(values.map(String)).size < values.length) {
     throw new InvalidArgumentError(`A value of ${flag} is there twice: give each once.`)

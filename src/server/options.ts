@@ -8,12 +8,14 @@ import { limits } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 
 const MiB = 1024 ** 2
-/** An empty text, `null` and `false` would become 0. */
-const count = (least: number, most: number) =>
-  z.preprocess(
-    (value) => (typeof value === 'string' && value.trim() !== '' ? Number(value) : value),
-    z.number({ error: 'Use a whole number.' }).int().min(least).max(most),
+/** Texts are taken as the other commands take them: digits alone. */
+const count = (least: number, most: number) => {
+  const error = `Use a whole number from ${least} to ${most}.`
+  return z.preprocess(
+    (value) => (typeof value === 'string' && /^\d+$/.test(value) ? Number(value) : value),
+    z.number({ error }).refine((value) => Number.isInteger(value) && value >= least && value <= most, { error }),
   )
+}
 const port = count(0, 65_535)
 const milliseconds = count(0, 2 ** 31 - 1)
 const path = z.string().min(1)

@@ -45,7 +45,7 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
   [
     'steps that are no number',
     edit('--steps', 'many'),
-    /'many' is invalid\. It is not a number\.\nSee `npx flexit edit --help`/,
+    /'many' is invalid\. It is not a whole number from 1 to 10000\.\nSee `npx flexit edit --help`/,
   ],
   ['a negative seed', edit('--seed', '-1'), /^error: --seed cannot be -1/],
   ['learning rate 0', edit('--learning-rate', '0'), /^error: --learning-rate cannot be 0.*\nUse a number above 0/],
@@ -58,6 +58,12 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
   ['an unknown preset', edit('--preset', 'best'), /Allowed choices are paper, reference/],
   ['an unknown space', edit('--space', 'time'), /Allowed choices are latent, pixels/],
   ['an unknown network', edit('--networks', 'RN50'), /^error: pack tiny has no network "RN50"\nChoose among rn, vit/],
+  ['a network twice', edit('--networks', 'rn,rn'), /rn is named twice: name each once/],
+  [
+    'a seed of weights that is not whole',
+    ['models', 'synth', 'tiny', '--seed', '1.5'],
+    /It is not a whole number from 0/,
+  ],
   ['no network', edit('--networks', ''), /Separate names with one comma/],
   ['an unknown pack', edit('--pack', 'huge'), /^error: no pack is called "huge"; there are: .*tiny\n/, 1],
   ['a folder that is no pack', edit('--pack', './sub'), /^error: cannot read .*sub\/pack\.json: no such file/, 1],

@@ -28,14 +28,30 @@ test('counts are whole and above 0', (t) => {
   }
 })
 
+test('parameters that are whole numbers are digits alone, and their range is told', (t) => {
+  const parse = (flag: string, text: string) => {
+    const command = addParameters(new Command())
+      .exitOverride()
+      .configureOutput({ writeErr: () => undefined })
+    return command.parse([flag, text], { from: 'user' }).opts<Record<string, unknown>>()
+  }
+  t.deepEqual([parse('--steps', '64'), parse('--seed', '016')], [{ steps: 64 }, { seed: 16 }])
+  const ranges = { '--steps': '1 to 10000', '--seed': '0 to 9007199254740991', '--views': '0 to 64' }
+  for (const [flag, range] of Object.entries(ranges)) {
+    for (const text of ['5.0', '1e3', '+3', '0x10', ' 5', '1.5', '']) {
+      t.throws(() => parse(flag, text), { message: new RegExp(`It is not a whole number from ${range}\\.`) }, text)
+    }
+  }
+})
+
 test('some counts have an end', (t) => {
   t.deepEqual(['1', '8'].map(countUpTo(8)), [1, 8])
   for (const text of ['0', '9', '999999999']) t.throws(() => countUpTo(8)(text), { instanceOf: InvalidArgumentError })
 })
 
-test('lists have no empty names', (t) => {
+test('lists have no empty names and none twice', (t) => {
   t.deepEqual(parseList('rn, vit'), ['rn', 'vit'])
-  for (const text of ['', ',', 'rn,', 'rn,,vit'])
+  for (const text of ['', ',', 'rn,', 'rn,,vit', 'rn,vit, rn'])
     t.throws(() => parseList(text), { instanceOf: InvalidArgumentError }, text)
 })
 

@@ -6,7 +6,7 @@ import { Command } from 'commander'
 import { packPath, packsFolder } from '../../engine/pack/locations.js'
 import { synthesisePack } from '../../engine/pack/synth.js'
 import { interruptible } from '../interruption.js'
-import { parseList, parseNumber } from '../parameters.js'
+import { parseList, wholeNumber } from '../parameters.js'
 import { createProgress } from '../progress.js'
 import { writeProgress } from './write-progress.js'
 
@@ -22,7 +22,7 @@ export function synthCommand(): Command {
     .description('Make a pack of random weights, called synth-PACK: it costs what the real one costs, and edits nothing.')
     .argument('<pack>', 'tiny or imagenet')
     .option('--to <folder>', "the new pack's own folder (default: among the installed packs)")
-    .option('--seed <n>', 'the same seed gives the same files (default: 0)', parseNumber)
+    .option('--seed <n>', 'the same seed gives the same files (default: 0)', wholeNumber(0, Number.MAX_SAFE_INTEGER))
     .option('--networks <a,b>', 'CLIP networks by name (default: all that are not optional)', parseList)
     .option('--quiet', 'show only errors')
     .action((pack: string, options: SynthOptions) => interruptible((signal) => synth(pack, options, signal)))
