@@ -21,6 +21,10 @@ import {
 } from './support.js'
 
 const edit = (...args: string[]) => ['edit', strawberry, ...texts, ...args]
+const importing = (name: string, network: string) => {
+  const files = ['--autoencoder', '--trunk', '--linear', '--merges'].flatMap((option) => [option, 'nope'])
+  return ['models', 'import', name, '--base', 'tiny', '--clip', `${network}=nope`, ...files]
+}
 
 const usage: readonly (readonly [title: string, args: readonly string[], message: RegExp, code?: number])[] = [
   ['no image', ['edit', ...texts], /^error: no picture is named\nName one/],
@@ -64,6 +68,24 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
     ['models', 'synth', 'tiny', '--seed', '1.5'],
     /It is not a whole number from 0/,
   ],
+  [
+    'a pack of pictures that no machine can hold',
+    ['models', 'import', 'mine', '--size', '100000'],
+    /'100000' is invalid\. It is not a whole number from 16 to 2048/,
+  ],
+  [
+    'a pack with capitals',
+    importing('Mine', 'vit'),
+    /^error: no pack can be called "Mine"\nUse lower-case letters, digits, dots/,
+  ],
+  [
+    'a network with a blank',
+    importing('mine', 'my vit'),
+    /^error: no network can be called "my vit"\nUse letters, digits, dots/,
+  ],
+  ['a port beyond all', ['serve', '--port', '70000'], /--port: Use a whole number from 0 to 65535\.$/m],
+  ['a port in hexadecimal', ['serve', '--port', '0x10'], /--port: Use a whole number from 0 to 65535\.$/m],
+  ['a port with a blank', ['serve', '--port', ' 5'], /--port: Use a whole number from 0 to 65535\.$/m],
   ['no network', edit('--networks', ''), /Separate names with one comma/],
   ['an unknown pack', edit('--pack', 'huge'), /^error: no pack is called "huge"; there are: .*tiny\n/, 1],
   ['a folder that is no pack', edit('--pack', './sub'), /^error: cannot read .*sub\/pack\.json: no such file/, 1],

@@ -2,7 +2,7 @@
 // Downloads come from a server in this process.
 
 import { createHash } from 'node:crypto'
-import { copyFile, mkdir, readFile, readdir, utimes, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, readdir, rename, utimes, writeFile } from 'node:fs/promises'
 import { type Server, createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -73,6 +73,13 @@ test.serial('packs are made, listed and verified', async (t) => {
     /^imagenet \(not downloaded\)\n[^]*\nmine \(ready\)\n[^]*\nsynth-tiny \(ready\)\n[^]*\ntiny \(ready\)\n/,
   )
   t.regex(list.stdout, /get it +npx flexit models pull imagenet/)
+
+  t.notRegex(list.stdout, /^ {2}get it .*(mine|copy)/m)
+  const weightsOfMine = join(env.FLEXIT_HOME, 'packs', 'mine', 'autoencoder.safetensors')
+  await rename(weightsOfMine, `${weightsOfMine}.away`)
+  const incomplete = await flexit(['models', 'list'], { env })
+  t.regex(incomplete.stdout, /^mine \(incomplete\)\n[^]*?get it +copy autoencoder\.safetensors into the folder$/m)
+  await rename(`${weightsOfMine}.away`, weightsOfMine)
 
   const whole = await flexit(['models', 'verify', 'mine'], { env })
   t.is(whole.code, 0, whole.stderr)

@@ -3,10 +3,10 @@
 
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
-import { importPack } from '../../engine/pack/import.js'
+import { importPack, importSizes } from '../../engine/pack/import.js'
 import { packPath, packsFolder, resolvePack } from '../../engine/pack/locations.js'
 import { interruptible } from '../interruption.js'
-import { parseCount } from '../parameters.js'
+import { parseCount, wholeNumber } from '../parameters.js'
 import { createProgress } from '../progress.js'
 import { writeProgress } from './write-progress.js'
 
@@ -31,14 +31,18 @@ Example:
 export function importCommand(): Command {
   return new Command('import')
     .description('Make a pack of checkpoints on this machine: safetensors or PyTorch files, which are not run.')
-    .argument('<name>', 'how the new pack is called: lower-case letters, digits, dots, dashes')
+    .argument('<name>', 'how the new pack is called: lower-case letters, digits, dots, dashes, underscores')
     .requiredOption('--autoencoder <file>', "VQGAN, with the names of taming-transformers' checkpoints")
     .requiredOption('--clip <name=file>', "a CLIP network with the names of OpenAI's; may be repeated", collectNetworks)
     .requiredOption('--trunk <file>', 'VGG16 or AlexNet of torchvision, for LPIPS')
     .requiredOption('--linear <file>', 'linear layers of LPIPS v0.1')
     .requiredOption('--merges <file>', "CLIP's list of merges, plain or gzip")
     .option('--base <pack>', 'pack whose settings are taken over, where the files do not tell them')
-    .option('--size <pixels>', "height and width of pictures (default: the base's)", parseCount)
+    .option(
+      '--size <pixels>',
+      `height and width of pictures (${importSizes.least} to ${importSizes.most}; default: the base's)`,
+      wholeNumber(importSizes.least, importSizes.most),
+    )
     .option('--norm-groups <n>', "groups of the autoencoder's norms (default: the base's, or 32)", parseCount)
     .option('--to <folder>', "the new pack's own folder (default: among the installed packs)")
     .option('--quiet', 'show only errors')

@@ -3,7 +3,7 @@
 
 import { Command } from 'commander'
 import { type PackListing, formatBytes, listPacks } from '../../engine/pack/locations.js'
-import { type Manifest, requiredFiles } from '../../engine/pack/manifest.js'
+import { type Manifest, manifestName, requiredFiles } from '../../engine/pack/manifest.js'
 import { printable } from '../printable.js'
 
 export function listCommand(): Command {
@@ -15,7 +15,7 @@ async function list(): Promise<void> {
   console.log(printable(packs.map(describe).join('\n\n')))
 }
 
-function describe({ name, state, folder, manifest, problem }: PackListing): string {
+function describe({ name, state, folder, missing, manifest, problem }: PackListing): string {
   const lines = [`${name} (${state})`]
   if (problem !== undefined) lines.push(`  ${problem}`)
   if (manifest !== undefined) {
@@ -31,8 +31,11 @@ function describe({ name, state, folder, manifest, problem }: PackListing): stri
     )
   }
   lines.push(`  folder    ${folder}`)
-  const hasSources = manifest !== undefined && requiredFiles(manifest).every((file) => manifest.files[file]?.sources?.length)
-  if (hasSources && (state === 'not downloaded' || state === 'incomplete')) lines.push(`  get it    npx flexit models pull ${name}`)
+  const weights = missing.filter((file) => file !== manifestName)
+  const canPull = weights.every((file) => manifest?.files[file]?.sources?.length)
+  if (missing.length > 0) {
+    lines.push(`  get it    ${canPull ? `npx flexit models pull ${name}` : `copy ${missing.join(', ')} into the folder`}`)
+  }
   return lines.join('\n')
 }
 

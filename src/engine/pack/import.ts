@@ -42,6 +42,9 @@ export interface PackImport extends WriteOptions {
   readonly overrides?: ImportOverrides | undefined
 }
 
+/** Heights and widths of pictures, in pixels, that a pack can be imported for: beyond, no machine has the memory for a step. */
+export const importSizes = { least: 16, most: 2048 } as const
+
 /**
  * Check all files, copy them into `folder` and write `pack.json` last. Returns the manifest.
  * Errors: INVALID_ARGUMENT (a setting), NOT_FOUND (a file), DATA_LOSS (a file is not the network that it should be: names
@@ -53,6 +56,7 @@ export async function importPack(request: PackImport): Promise<Manifest> {
   if (!image)
     throw invalidArgument('image', 'the size of the pictures is not given', 'Name a base pack, or set a size.')
 
+  checkRequest(request, image.size)
   const autoencoder = await withCheckpoint(request.autoencoder, wholeVqgan)
   const clips: ClipConfig[] = []
   for (const { path } of request.clip) clips.push(await withCheckpoint(path, wholeClip))
@@ -116,6 +120,25 @@ function sharedVocabulary(clips: readonly ClipImport[], configs: readonly ClipCo
     clips[other]!.path,
     `its vocabulary has ${configs[other]!.vocabularySize} symbols, that of ${clips[0]!.path} ${size}`,
   )
+}
+
+/** What can be told before the files are read, with cures that the manifest's own rules do not have. */
+function checkRequest({ name, clip }: PackImport, size: number): void {
+  const { name: packName, clip: networks } = manifestSchema.shape
+  if (!packName.safeParse(name).success) {
+    const cure = 'Use lower-case letters, digits, dots, dashes and underscores, with a letter or a digit first.'
+    throw invalidArgument('name', `no pack can be called "${name}"`, cure)
+  }
+  const wrong = clip.findIndex((entry) => !networks.element.shape.name.safeParse(entry.name).success)
+  if (wrong >= 0) {
+    const cure = 'Use letters, digits, dots, dashes and underscores, with a letter or a digit first.'
+    throw invalidArgument(`clip.${wrong}.name`, `no network can be called "${clip[wrong]!.name}"`, cure)
+  }
+  const { least, most } = importSizes
+  // What is too small is the networks' to say.
+  if (size <= most) return
+  const cure = `Use a whole number of pixels from ${least} to ${most}.`
+  throw invalidArgument('image.size', `pictures cannot be ${size} pixels high and wide`, cure)
 }
 
 /** The manifest's own rules, before anything is written: here a wrong value is the caller's, not a damaged file's. */
