@@ -104,7 +104,8 @@ function toResumePoint({ step, latent, shape, packDigest }: EditPoint): ResumePo
   return {
     step,
     packDigest,
-    latent: latent === undefined ? null : encodeLatent(latent, shape, 'NUMBER_TYPE_FLOAT32'),
+    // Before the first step it is the encoded picture.
+    latent: latent === undefined || step === 0 ? null : encodeLatent(latent, shape, 'NUMBER_TYPE_FLOAT32'),
   }
 }
 

@@ -160,6 +160,9 @@ export function wrongRequest(request: ClientEditRequest): WireError | undefined 
   const given: Partial<ClientEditRequest> = request
   const missing = (['image', 'source', 'target'] as const).find((name) => given[name] === undefined)
   if (missing !== undefined) return wrong(missing, 'missing', missing === 'image' ? aPicture : aText)
+  const { resumeFrom } = given
+  const stepless = isObject(resumeFrom) && (resumeFrom as Partial<typeof resumeFrom>).step === undefined
+  if (stepless) return wrong('resumeFrom.step', 'missing', 'the step that its latent was taken after')
   return wrongIn('request', request, { fields: requestFields, prefix: '' })
 }
 

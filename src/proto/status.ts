@@ -78,6 +78,7 @@ const fieldPaths: Readonly<Record<string, string>> = {
   seed: 'parameters.seed',
   'resumeFrom.step': 'resume_from.step',
   'resumeFrom.latent': 'resume_from.latent',
+  'resumeFrom.latent.type': 'resume_from.latent.type',
   'resumeFrom.packDigest': 'resume_from.pack_digest',
   stepEvery: 'stream.step_every',
   'previews.every': 'stream.previews.every',

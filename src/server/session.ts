@@ -493,8 +493,8 @@ export class Session {
   #point({ pack, step, z, parameters }: EditState, exact = false): ResumePoint {
     const { shapeOf, stream } = this.#setup.plan
     const type = exact ? 'NUMBER_TYPE_FLOAT32' : stream.latentType
-    // An update may have changed the space before the first step.
-    const latent = z === undefined ? {} : { latent: encodeLatent(z, shapeOf(parameters.space), type) }
+    // An update may have changed the space before the first step; until then it is the encoded picture, and not sent.
+    const latent = z === undefined || step === 0 ? {} : { latent: encodeLatent(z, shapeOf(parameters.space), type) }
     return { step, packDigest: pack, ...latent }
   }
 

@@ -168,6 +168,16 @@ filling('a full disk under stdout stops the edit, saved, and is told', async (t)
   t.like(error, { code: 'FAILED_PRECONDITION', message: 'cannot write to stdout: no space left on the device' })
   t.true(readEditFile(join(cwd, 'z.safetensors')).state.step >= 1)
 
+  await writeFile(
+    join(cwd, 'q.csv'),
+    `image,source,target\n${strawberry},strawberry,grapes\n${strawberry},strawberry,pear\n`,
+  )
+  const batch = ['batch', 'q.csv', '--networks', 'rn', '--views', '0', '--steps', '20', '--json', '--threads', '1']
+  const many = await run('sh', ['-c', script, process.execPath, launcher, ...batch], { cwd })
+  t.is(many.code, 1, many.stderr)
+  t.regex(many.stderr, /cannot write to stdout/)
+  t.notRegex(many.stderr, /terminate called/)
+
   const list = await run('sh', ['-c', script, process.execPath, launcher, 'models', 'list'])
   t.is(list.code, 1)
   t.regex(list.stderr, /^error: cannot write to stdout: no space left on the device\n/)

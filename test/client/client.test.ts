@@ -17,7 +17,7 @@ import {
 import { FlexitError, invalidArgument } from '../../src/engine/errors.js'
 import { toStatus } from '../../src/proto/status.js'
 import { serveOnly } from '../support-server/serve-only.js'
-import { apple, serve } from '../support-server/start.js'
+import { apple, latentLength, latentShape, serve } from '../support-server/start.js'
 
 const request = { image: apple, source: 'red apple', target: 'tangerine', parameters: { steps: 40, seed: 3 } }
 
@@ -188,6 +188,15 @@ test('a state goes on to the same bits', async (t) => {
   const rest = await collect(client.edit({ ...request, resumeFrom: resumeFrom! }))
   t.deepEqual(stepsOf(rest), upTo(40).slice(17))
   t.deepEqual(latentOf(rest), latentOf(whole))
+
+  const still = client.edit(request)
+  still.acceptAt(0)
+  const { point } = await still.result()
+  t.like(point, { step: 0, latent: undefined })
+  const saved = { ...point, latent: new Float32Array(latentLength), shape: [...latentShape] }
+  for (const from of [point, saved]) {
+    t.deepEqual(latentOf(await collect(client.edit({ ...request, resumeFrom: from }))), latentOf(whole))
+  }
 })
 
 test('what is wrong with a request is an event, with its field and its cure', async (t) => {
@@ -300,6 +309,7 @@ test('what the wire would change or leave out fails the edit, and nothing is sen
     ['step', { parameters: { step: 3 } }],
     ['toString', { parameters: { toString: 3 } }],
     ['parameters', { parameters: 'steps' }],
+    ['resumeFrom.step', { resumeFrom: { latent: new Float32Array(1), shape: [1], packDigest: '' } }],
     ['resumeFrom.latent', { resumeFrom: { step: 1, latent: [1], shape: [1], packDigest: '' } }],
     ['stepEvery', { stepEvery: 0.5 }],
     ['previews.format', { previews: { format: 'gif' } }],

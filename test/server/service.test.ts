@@ -266,7 +266,7 @@ test('what is wrong with a start is said, with its field', async (t) => {
     ['resumeFrom.latent', latent({ data: Buffer.alloc(3) })],
     ['resumeFrom.latent', latent({ data: Buffer.alloc(4 * size, 0xff) })],
     ['resumeFrom.latent', latent({ type: 'NUMBER_TYPE_FLOAT16' })],
-    ['resume_from.latent.type', latent({ type: 9 })],
+    ['resumeFrom.latent.type', latent({ type: 9 })],
   ]
   const stream = peer.edit()
   cases.forEach(([, changes], i) => stream.send(String(i), { start: startEdit(changes) }))
