@@ -13,9 +13,12 @@ import { FlexitError } from '../../src/engine/errors.js'
 import { type EditParameters, resolveParameters } from '../../src/engine/parameters.js'
 import type { Outcome } from '../../src/scheduler/api.js'
 import type { SchedulerObserver } from '../../src/scheduler/observer.js'
+import type { DeviceResult } from '../../src/scheduler/device.js'
 import { Scheduler } from '../../src/scheduler/scheduler.js'
 import { WorkerDevice, shareThreads } from '../../src/scheduler/worker-device.js'
 import { copyPack } from '../support/packs.js'
+
+type Stepped = DeviceResult & { readonly kind: 'done' }
 
 const pack = 'models/tiny'
 let cacheFolder: string
@@ -70,6 +73,26 @@ async function solo(state: EditState): Promise<Float32Array> {
 function newScheduler(on: readonly WorkerDevice[], observer: SchedulerObserver = {}): Scheduler {
   return new Scheduler({ devices: on, observer, resolve: (given) => resolveParameters(given, engine.pack) })
 }
+
+test('what edits will ask for is made ready, and nothing else', async (t) => {
+  const { parameters } = begin(6)
+  const doing: string[] = []
+  const device = await WorkerDevice.open({
+    packs: [pack],
+    cacheFolder,
+    threads: 1,
+    device: { kind: 'cpu', index: 0 },
+    usual: parameters,
+    onProgress: (what) => doing.push(what),
+  })
+  const atFirst = doing.splice(0)
+  const state = begin(6)
+  const { results } = (await device.run({ kind: 'step', items: [{ id: 1, state }], forget: [] })) as Stepped
+  t.is(results[0]!.kind, 'stepped')
+  t.true(atFirst.length > 0)
+  t.deepEqual(doing, [], 'a step of such an edit finds all that it needs')
+  await device.close()
+})
 
 /** Run an edit to its end; `onStep` is called after each of its steps. */
 function run(
