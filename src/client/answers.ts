@@ -2,7 +2,7 @@
 // The protocol is proto/flexit/v1/editor.proto.
 
 import type { EditParameters } from '../engine/parameters.js'
-import { decodeParameters } from '../proto/codec.js'
+import { knownParameters } from '../proto/codec.js'
 import type * as wire from '../proto/messages.js'
 
 /** `handed_back`: its server went away; `unknown`: a newer server says what this version does not know. */
@@ -91,8 +91,7 @@ export function toSummary(summary: wire.EditSummary): EditSummary {
   return { ...summary, status: statuses[summary.status] ?? 'unknown' }
 }
 
-/** Errors: INVALID_ARGUMENT (a preset or a space that this version does not know). */
 export function toServerInfo(info: wire.ServerInfo): ServerInfo {
-  const packs = info.packs.map((pack) => ({ ...pack, defaultParameters: decodeParameters(pack.defaultParameters) }))
+  const packs = info.packs.map((pack) => ({ ...pack, defaultParameters: knownParameters(pack.defaultParameters) }))
   return { ...info, packs, limits: info.limits! }
 }

@@ -18,6 +18,7 @@ import {
 } from './events.js'
 import { type ClientEditRequest, toDeadline, toParameters, toStartEdit, wrongId } from './request.js'
 import { type Patience, answerWithin, nextTry } from './retry.js'
+import { Told } from './told.js'
 import { WireStream } from './wire-stream.js'
 import { wrongRequest, wrongStep, wrongUpdate } from './wrong-request.js'
 
@@ -99,9 +100,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #updates = 0
   /** What to say of wishes that were never sent. */
   #refused: ClientEvent[] = []
-  #accepted = false
-  #started = false
-  readonly #warnings = new Set<string>()
+  readonly #heardOf = new Told()
 
   /** @internal `FlexitClient.edit` makes it. */
   constructor(channel: Channel, request: ClientEditRequest, patience: Patience) {
@@ -224,7 +223,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       while (!this.#ended && !this.#left) {
         const stream = this.#stream
         const message = this.#refused.length > 0 ? undefined : await stream?.next()
-        for (const event of message === undefined ? await this.#withoutMessage() : await this.#take(message)) {
+        for (const event of message === undefined ? await this.#withoutMessage() : await this.#read(message)) {
           yield this.#told(event)
         }
         const sequence = message?.sequence ?? 0
@@ -260,7 +259,18 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     return this.#stream === undefined || this.#stream.over !== undefined ? this.#recover() : []
   }
 
-  /** What of a message is for the application. */
+  /** What of a message is for the application; a message that cannot be read ends the edit. */
+  async #read(message: EditEvent): Promise<ClientEvent[]> {
+    try {
+      return await this.#take(message)
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error
+      this.cancel()
+      return [this.#failure(error)]
+    }
+  }
+
+  /** Errors: INTERNAL (what cannot be read). */
   async #take(message: EditEvent): Promise<ClientEvent[]> {
     const { failed, handedBack, rejected, cancelled, updated, accepted } = message
     if (handedBack?.state != null) {
@@ -300,26 +310,16 @@ export class EditRun implements AsyncIterable<ClientEvent> {
       this.#start = { ...this.#start, parameters: accepted.parameters }
     }
     const resumed: ClientEvent[] = this.#recovering ? [{ kind: 'resumed', step: this.#nextStep }] : []
-    const again = this.#starts > 0 && this.#toldBefore(message)
     this.#heard = true
     this.#recovering = false
     this.#reached()
     const event = toClientEvent(message, this.#dropped)
     if (message.step !== undefined) this.#dropped = message.droppedPreviews
-    if (event === undefined || again) return resumed
-    if (event.kind === 'warning') this.#warnings.add(event.message)
-    if (event.kind === 'accepted') this.#accepted = true
-    if (event.kind === 'started') this.#started = true
+    if (event === undefined || (this.#starts > 0 && this.#heardOf.has(event))) return resumed
+    this.#heardOf.add(event)
     if (event.kind !== 'step') return [...resumed, event]
     this.#keep(message.step!.resumePoint)
     return [...resumed, ...this.#takeStep(event)]
-  }
-
-  /** What every start says, though the application had heard it of the one before. */
-  #toldBefore({ accepted, started, warning }: EditEvent): boolean {
-    if (accepted !== undefined) return this.#accepted
-    if (started !== undefined) return this.#started
-    return warning !== undefined && this.#warnings.has(warning.message)
   }
 
   /** A step, unless it was heard of before or comes only for the library's own latents. */
@@ -337,12 +337,15 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     return [{ ...event, point, droppedPreviews }]
   }
 
-  /** Remember the last latent that the edit can go on from. */
+  /** Remember the last latent that the edit can go on from. Errors: INTERNAL (what cannot be read). */
   #keep(point: ResumePoint | null | undefined): void {
+    toPoint(point)
     if (point?.latent?.type === 'NUMBER_TYPE_FLOAT32') this.#start = { ...this.#start, resumeFrom: point }
   }
 
+  /** Errors: INTERNAL (what cannot be read). */
   #goOnFrom({ image, sourceText, targetText, parameters, resumePoint }: EditState): void {
+    toPoint(resumePoint)
     this.#start = { ...this.#start, image, sourceText, targetText, parameters, resumeFrom: resumePoint }
     // The one that handed it back is going away.
     this.#channel.avoid(this.#server, handedBackMs)
@@ -414,7 +417,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#pauseSent = false
     const deadlineMs = toDeadline(this.#deadlineMs - performance.now())
     const underWayMs = Math.round(performance.now() - this.#beginMs)
-    this.#open({ start: { ...this.#start, underWayMs, begun: this.#started, deadlineMs } })
+    this.#open({ start: { ...this.#start, underWayMs, begun: this.#heardOf.started, deadlineMs } })
     this.#repeatWishes()
     return []
   }

@@ -3,9 +3,9 @@
 
 import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters } from '../engine/parameters.js'
-import { decodeLatent, decodeParameters } from '../proto/codec.js'
-import type { EditEvent, PictureFile, ResumePoint } from '../proto/messages.js'
-import { type WireError, fromStatus } from '../proto/status.js'
+import { decodeLatent, knownParameters } from '../proto/codec.js'
+import type { EditEvent, Latent, PictureFile, ResumePoint } from '../proto/messages.js'
+import { WireError, fromStatus } from '../proto/status.js'
 
 /** A picture file. */
 export interface EncodedPicture {
@@ -103,13 +103,13 @@ export type ClientEvent =
 
 /**
  * The event of a message; undefined for one of a kind that this version does not know, and for `handed_back`, which is
- * the library's own affair. `droppedBefore` is the count of the event before.
+ * the library's own affair. `droppedBefore` is the count of the event before. Errors: INTERNAL (what cannot be read).
  */
 export function toClientEvent(event: EditEvent, droppedBefore: number): ClientEvent | undefined {
   const { accepted, started, step, warning, updated, rejected, completed, cancelled, failed } = event
   if (accepted !== undefined) {
     const { uid, position, estimatedStartMs, estimatedDurationMs } = accepted
-    const parameters = decodeParameters(accepted.parameters)
+    const parameters = knownParameters(accepted.parameters)
     return { kind: 'accepted', uid, position, estimatedStartMs, estimatedDurationMs, parameters }
   }
   if (started !== undefined) return { kind: 'started' }
@@ -129,16 +129,15 @@ export function toClientEvent(event: EditEvent, droppedBefore: number): ClientEv
   }
   if (warning !== undefined) return { kind: 'warning', message: warning.message }
   if (updated !== undefined) {
-    return { kind: 'updated', target: updated.targetText, parameters: decodeParameters(updated.parameters) }
+    return { kind: 'updated', target: updated.targetText, parameters: knownParameters(updated.parameters) }
   }
   if (rejected?.status != null) return { kind: 'rejected', error: fromStatus(rejected.status) }
   if (completed !== undefined) {
-    return {
-      kind: 'completed',
-      picture: toPicture(completed.picture)!,
-      point: toPoint(completed.resumePoint)!,
-      statistics: completed.statistics!,
-    }
+    const [picture, point] = [toPicture(completed.picture), toPoint(completed.resumePoint)]
+    const { statistics } = completed
+    if (picture === undefined || point === undefined || statistics == null)
+      throw unreadable('a result without its parts')
+    return { kind: 'completed', picture, point, statistics }
   }
   if (cancelled !== undefined) return { kind: 'cancelled', point: toPoint(cancelled.resumePoint) }
   if (failed?.status != null) {
@@ -158,8 +157,22 @@ function toPicture(file: PictureFile | null | undefined): EncodedPicture | undef
   return { format: formats[file.format], data: file.data }
 }
 
+/** Errors: INTERNAL (a latent of another size than it says). */
 export function toPoint(point: ResumePoint | null | undefined): EditPoint | undefined {
   if (point == null) return undefined
   const { step, latent, packDigest } = point
-  return { step, packDigest, shape: latent?.shape ?? [], latent: latent == null ? undefined : decodeLatent(latent) }
+  return { step, packDigest, shape: latent?.shape ?? [], latent: latent == null ? undefined : received(latent) }
+}
+
+function received(latent: Latent): Float32Array {
+  try {
+    return decodeLatent(latent)
+  } catch (cause) {
+    throw unreadable((cause as Error).message, cause)
+  }
+}
+
+function unreadable(what: string, cause?: unknown): WireError {
+  const message = `the server sent what cannot be read: ${what}`
+  return new WireError({ code: 'INTERNAL', message, cure: 'Tell who runs the server.', cause })
 }

@@ -6,6 +6,7 @@ import { findEdit } from './calls.js'
 import { type Channel, clientClosed, givenUp } from './channel.js'
 import { type ClientEvent, isTerminal, toClientEvent } from './events.js'
 import { type Patience, nextTry } from './retry.js'
+import { Told } from './told.js'
 import { wrongAttachOptions } from './wrong-request.js'
 
 export interface AttachOptions {
@@ -32,7 +33,8 @@ export async function* observe(
   let dropped = 0
   let heard = false
   let nextStep = 0
-  const toldOnce = new Set<string>()
+  let isRestarted = false
+  const told = new Told()
   let attempt = 0
   let lostMs: number | undefined
   for (;;) {
@@ -40,7 +42,7 @@ export async function* observe(
     try {
       const { server, summary } = await findEdit(channel, id, { signal })
       if (uid !== undefined && summary.editId === id && summary.uid !== uid) throw anotherEdit(id, uid)
-      if (summary.editId !== wireId) [wireId, afterSequence, dropped] = [summary.editId, 0, 0]
+      if (summary.editId !== wireId) [wireId, afterSequence, dropped, isRestarted] = [summary.editId, 0, 0, true]
       const isOver = summary.sequence <= afterSequence
       if (isOver && ['completed', 'cancelled', 'failed'].includes(summary.status)) return
       if (isOver && summary.status === 'handed_back') throw handedBack()
@@ -78,12 +80,10 @@ export async function* observe(
     if (event.kind === 'step') {
       if (event.step < nextStep) return true
       nextStep = event.step + 1
-      return false
     }
-    if (event.kind !== 'accepted' && event.kind !== 'started') return false
-    const known = toldOnce.has(event.kind)
-    toldOnce.add(event.kind)
-    return known
+    const again = isRestarted && told.has(event)
+    told.add(event)
+    return again
   }
 }
 

@@ -22,9 +22,18 @@ export function encodeParameters({ preset, space, networks, ...numbers }: Partia
 
 /** Those parameters that are set. Errors: INVALID_ARGUMENT (an enum's value that is not known here). */
 export function decodeParameters(wire: Parameters | null | undefined): Partial<EditParameters> {
+  return fromWire(wire, named)
+}
+
+/** Those parameters that are set, as a server tells of them: what only a newer one knows is left out. */
+export function knownParameters(wire: Parameters | null | undefined): Partial<EditParameters> {
+  return fromWire(wire, (_, names, __, name) => keyOf(names, name))
+}
+
+function fromWire(wire: Parameters | null | undefined, read: typeof named): Partial<EditParameters> {
   if (wire == null) return {}
-  const preset = named('preset', presets, 'PRESET_UNSPECIFIED', wire.preset)
-  const space = named('space', spaces, 'SPACE_UNSPECIFIED', wire.space)
+  const preset = read('preset', presets, 'PRESET_UNSPECIFIED', wire.preset)
+  const space = read('space', spaces, 'SPACE_UNSPECIFIED', wire.space)
   const { steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, networks = [], views, seed } = wire
   const given = { preset, space, steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, views, seed }
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
@@ -42,9 +51,13 @@ export function named<K extends string>(
   name: string | undefined,
 ): K | undefined {
   if (name === undefined || name === unspecified) return undefined
-  const found = (Object.keys(names) as K[]).find((key) => names[key] === name)
+  const found = keyOf(names, name)
   if (found !== undefined) return found
   throw invalidArgument(field, `${field} has a value that is not known here`, `Use ${Object.values(names).join(', ')}.`)
+}
+
+function keyOf<K extends string>(names: Readonly<Record<K, string>>, name: string | undefined): K | undefined {
+  return (Object.keys(names) as K[]).find((key) => names[key] === name)
 }
 
 /** [C, h, w] numbers as they are sent, little-endian on any machine. */

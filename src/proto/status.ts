@@ -147,39 +147,44 @@ export function parseStatus(bytes: unknown): Status | undefined {
   }
 }
 
-/** A status that was received, with what its details say. */
+/** A status that was received, with what those of its details say that can be read. */
 export function fromStatus({ code, message, details }: Status): WireError {
-  let options: WireErrorOptions = { code: nameOf(code), message }
-  for (const { type_url: url, value } of details) {
-    const bytes = Buffer.from(value)
-    switch (url.replace(/^.*\//, '')) {
-      case 'google.rpc.BadRequest': {
-        const [violation] = badRequest.deserialize(bytes).fieldViolations
-        if (violation === undefined) break
-        const { field: path } = violation
-        const field = programField(path)
-        const told = message.startsWith(`${path} `) ? `${field}${message.slice(path.length)}` : message
-        options = { ...options, field, message: told }
-        break
-      }
-      case 'google.rpc.RetryInfo': {
-        const { seconds = 0, nanos = 0 } = retryInfo.deserialize(bytes).retryDelay ?? {}
-        options = { ...options, retryAfterMs: seconds * 1000 + nanos / 1e6 }
-        break
-      }
-      case 'google.rpc.ResourceInfo': {
-        const { resourceType, resourceName } = resourceInfo.deserialize(bytes)
-        options = { ...options, resource: { type: resourceType, name: resourceName } }
-        break
-      }
-      case 'google.rpc.ErrorInfo': {
-        const { cure } = errorInfo.deserialize(bytes).metadata
-        if (cure !== undefined) options = { ...options, cure }
-        break
-      }
+  const told = details.map((detail) => {
+    try {
+      return fromDetail(detail, message)
+    } catch {
+      return {}
     }
+  })
+  return new WireError(Object.assign({ code: nameOf(code), message }, ...told) as WireErrorOptions)
+}
+
+/** What a detail says of the error that has `message`. Errors: those of protobufjs, where it is no message. */
+function fromDetail({ type_url: url, value }: Status['details'][number], message: string): Partial<WireErrorOptions> {
+  const bytes = Buffer.from(value)
+  switch (url.replace(/^.*\//, '')) {
+    case 'google.rpc.BadRequest': {
+      const [violation] = badRequest.deserialize(bytes).fieldViolations
+      if (violation === undefined) return {}
+      const { field: path } = violation
+      const field = programField(path)
+      return { field, message: message.startsWith(`${path} `) ? `${field}${message.slice(path.length)}` : message }
+    }
+    case 'google.rpc.RetryInfo': {
+      const { seconds = 0, nanos = 0 } = retryInfo.deserialize(bytes).retryDelay ?? {}
+      return { retryAfterMs: seconds * 1000 + nanos / 1e6 }
+    }
+    case 'google.rpc.ResourceInfo': {
+      const { resourceType, resourceName } = resourceInfo.deserialize(bytes)
+      return { resource: { type: resourceType, name: resourceName } }
+    }
+    case 'google.rpc.ErrorInfo': {
+      const { cure } = errorInfo.deserialize(bytes).metadata
+      return cure === undefined ? {} : { cure }
+    }
+    default:
+      return {}
   }
-  return new WireError(options)
 }
 
 const wireCodes: readonly WireCode[] = [

@@ -15,6 +15,7 @@ import {
   connect,
 } from '../../src/client/client.js'
 import { FlexitError, invalidArgument } from '../../src/engine/errors.js'
+import type { EditEvent } from '../../src/proto/messages.js'
 import { toStatus } from '../../src/proto/status.js'
 import { serveOnly } from '../support-server/serve-only.js'
 import { apple, latentLength, latentShape, serve } from '../support-server/start.js'
@@ -357,6 +358,46 @@ test('a server that allows fewer ids fails the edit', async (t) => {
   const events = await collect(client.edit(request))
   t.is(events.length, 1)
   t.like(events[0], { kind: 'failed', error: { status: 'INVALID_ARGUMENT', field: 'id' } })
+})
+
+test('parameters that only a newer server knows are left out', async (t) => {
+  const newer = { preset: 7 as unknown as 'PRESET_PAPER', networks: [], steps: 3 }
+  const address = await serveOnly(t, ({ editId = '', start }, call) => {
+    if (start === undefined) return
+    call.write({ editId, sequence: 1, droppedPreviews: 0, accepted: { uid: 'x', position: 0, parameters: newer } })
+    call.write({ editId, sequence: 2, droppedPreviews: 0, cancelled: { resumePoint: null, abandoned: false } })
+  })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const events = await collect(client.edit(request))
+  t.like(events[0], { kind: 'accepted', parameters: { steps: 3 } })
+  t.is(events.at(-1)?.kind, 'cancelled')
+})
+
+test('an event that cannot be read fails the edit, and cancels it where it goes on', async (t) => {
+  const latent = { shape: [2, 2], type: 'NUMBER_TYPE_FLOAT32' as const, data: new Uint8Array(3) }
+  const resumePoint = { step: 1, latent, packDigest: '' }
+  const wrong: Partial<EditEvent>[] = [
+    { cancelled: { resumePoint, abandoned: true } },
+    { updated: { targetText: 'b', parameters: null, resumePoint, number: 1 } },
+    { handedBack: { state: { image: apple, sourceText: 'a', targetText: 'b', parameters: null, resumePoint } } },
+    { completed: { picture: null, resumePoint: null, statistics: null } },
+  ]
+  for (const event of wrong) {
+    const cancelled = new EventEmitter()
+    const isCancelled = once(cancelled, 'cancelled')
+    const address = await serveOnly(t, ({ editId = '', start, cancel }, call) => {
+      if (cancel !== undefined) cancelled.emit('cancelled')
+      if (start !== undefined) call.write({ editId, sequence: 1, droppedPreviews: 0, ...event })
+    })
+    const client = connect(address)
+    t.teardown(() => client.close())
+    const run = client.edit(request)
+    const events = await collect(run)
+    t.like(events.at(-1), { kind: 'failed', error: { status: 'INTERNAL' } })
+    await t.throwsAsync(run.result(), { message: /^the server sent what cannot be read: / })
+    if (event.updated !== undefined) await isCancelled
+  }
 })
 
 test('patience is for a server that cannot be reached, not for an edit that waits through several connections', async (t) => {

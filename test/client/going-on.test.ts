@@ -155,7 +155,8 @@ test('who watches an edit follows it to where it goes on', async (t) => {
   const servers = [first.address, second.address]
   const client = clientOf(t, servers, { balancing: 'pick_first' })
   const watching = clientOf(t, servers)
-  const run = client.edit({ ...request, id: 'mine' })
+  // Of its length every start warns.
+  const run = client.edit({ ...request, target: 'tangerine '.repeat(20), id: 'mine' })
   const ended = run.result()
   const watched: ClientEvent[] = []
   while ((await watching.getEdit('mine').catch(() => undefined))?.step !== 13)
@@ -166,7 +167,7 @@ test('who watches an edit follows it to where it goes on', async (t) => {
   }
   t.is((await ended).statistics.steps, 27)
   t.deepEqual(latentOf(watched), (await ended).point.latent)
-  t.is(countOf(watched, 'accepted'), 1)
+  for (const kind of ['accepted', 'started', 'warning'] as const) t.is(countOf(watched, kind), 1)
   t.is(stepsOf(watched)[0], 12)
 })
 

@@ -33,3 +33,13 @@ test('the words of what is no error of ours stay here', (t) => {
   const { message } = toStatus(new Error('a secret'))
   t.false(message.includes('secret'))
 })
+
+test('a detail that cannot be read hides nothing else', (t) => {
+  const { details, ...status } = toStatus(new WireError({ code: 'RESOURCE_EXHAUSTED', message: 'full', cure: 'Wait.' }))
+  const types = ['BadRequest', 'RetryInfo', 'ResourceInfo', 'ErrorInfo']
+  const broken = types.map((type) => ({
+    type_url: `type.googleapis.com/google.rpc.${type}`,
+    value: Buffer.from([0x0a, 0xff, 0xff]),
+  }))
+  t.like(fromStatus({ ...status, details: [...broken, ...details] }), { message: 'full', cure: 'Wait.' })
+})
