@@ -106,15 +106,26 @@ function read(path: string): Contents {
     tenant: entry.tenant,
     digest: 'sha256' in entry ? Buffer.from(entry.sha256, 'hex') : sha256(entry.token),
   }))
+  const owners = new Map<string, string>()
+  for (const [i, { tenant, digest }] of digests.entries()) {
+    const owner = owners.get(digest.toString('hex')) ?? tenant
+    owners.set(digest.toString('hex'), owner)
+    // Its callers would see the edits of the one that stands first.
+    if (owner !== tenant) {
+      throw wrongFile(
+        path,
+        `tokens.${i}: its token is also of the tenant "${owner}"`,
+        'Give each tenant its own tokens.',
+      )
+    }
+  }
   // Most likely misspelt: who is meant would have the weight and the priority of all others.
   const stranger = Object.keys(tenants).find((name) => tokens.every((entry) => entry.tenant !== name))
-  if (stranger === undefined) return { text, tokens: digests, tenants: new Map(Object.entries(tenants)) }
-  throw new FlexitError({
-    code: 'INVALID_ARGUMENT',
-    field: 'authFile',
-    message: `${path} is not a file of tokens, at tenants.${stranger}: no token is of this tenant`,
-    cure: 'Give it a token, or take it out of "tenants".',
-  })
+  if (stranger !== undefined) {
+    const what = `tenants.${stranger}: no token is of this tenant`
+    throw wrongFile(path, what, 'Give it a token, or take it out of "tenants".')
+  }
+  return { text, tokens: digests, tenants: new Map(Object.entries(tenants)) }
 }
 
 function parseFile(path: string) {
@@ -123,14 +134,14 @@ function parseFile(path: string) {
     return { text, ...authFileSchema.parse(JSON.parse(text)) }
   } catch (error) {
     if (!(error instanceof SyntaxError) && !(error instanceof z.ZodError)) throw fileError(error, path, 'read')
-    const where = error instanceof z.ZodError ? `, at ${error.issues[0]!.path.join('.') || 'its top level'}` : ''
-    throw new FlexitError({
-      code: 'INVALID_ARGUMENT',
-      field: 'authFile',
-      message: `${path} is not a file of tokens${where}`,
-      cure: 'Write {"tokens": [{"tenant": "NAME", "sha256": "HEX"}]}.',
-    })
+    const where = (error instanceof z.ZodError && error.issues[0]!.path.join('.')) || 'its top level'
+    throw wrongFile(path, where, 'Write {"tokens": [{"tenant": "NAME", "sha256": "HEX"}]}.')
   }
+}
+
+function wrongFile(path: string, where: string, cure: string): FlexitError {
+  const message = `${path} is not a file of tokens, at ${where}`
+  return new FlexitError({ code: 'INVALID_ARGUMENT', field: 'authFile', message, cure })
 }
 
 function tokenOf(metadata: Metadata): string {

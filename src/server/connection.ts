@@ -35,7 +35,7 @@ export function onConnectionEnding(
       // Edits may end by themselves; what is left goes not all at once, and before the end.
       timer = setTimeout(leave, graceMs * (0.4 + 0.3 * Math.random())).unref()
     },
-    Math.min(graceMs / 10, 1000),
+    Math.min(Math.max(graceMs / 10, 50), 1000),
   ).unref()
   return () => clearTimeout(timer)
 }

@@ -40,6 +40,11 @@ export class Registry {
     this.#finished.set(name, session)
   }
 
+  /** Let go of edits that ended long ago: to be called now and then. */
+  purge(): void {
+    this.#finished.purgeStale()
+  }
+
   find(tenant: string, id: string): Session | undefined {
     const name = key(tenant, id)
     return this.#live.get(name) ?? this.#finished.get(name)

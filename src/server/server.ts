@@ -94,6 +94,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const reload = reloader({ certificates, tenants, metrics, logger })
   const looking = setInterval(() => {
     reload()
+    desk.registry.purge()
     health.look(setup.condition(), performance.now())
   }, lookIntervalMs).unref()
   const reporting = setInterval(() => reports?.sample(performance.now()), reportIntervalMs).unref()

@@ -93,6 +93,11 @@ test('files of tokens that are none', (t) => {
     code: 'INVALID_ARGUMENT',
     message: /tenants\.nightli: no token is of this tenant/,
   })
+  writeFileSync(path, JSON.stringify({ tokens: [...tokens, { tenant: 'b', token: 'the-token-of-a-plain' }] }))
+  t.throws(() => new AuthFile(path), {
+    code: 'INVALID_ARGUMENT',
+    message: /tokens\.1: its token is also of the tenant "a"$/,
+  })
 })
 
 test('TLS, with certificates that are replaced while it runs', async (t) => {
