@@ -4,6 +4,7 @@
 import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters } from '../engine/parameters.js'
 import { decodeLatent, knownParameters } from '../proto/codec.js'
+import { known, pictureFormats } from '../proto/enums.js'
 import type { EditEvent, Latent, PictureFile, ResumePoint } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
 
@@ -150,11 +151,9 @@ export function isTerminal(event: ClientEvent): event is TerminalEvent {
   return event.kind === 'completed' || event.kind === 'cancelled' || event.kind === 'failed'
 }
 
-const formats = { PICTURE_FORMAT_PNG: 'png', PICTURE_FORMAT_WEBP: 'webp', PICTURE_FORMAT_JPEG: 'jpeg' } as const
-
 function toPicture(file: PictureFile | null | undefined): EncodedPicture | undefined {
-  if (file == null || file.format === 'PICTURE_FORMAT_UNSPECIFIED') return undefined
-  return { format: formats[file.format], data: file.data }
+  const format = known(pictureFormats, file?.format)
+  return file == null || format === undefined ? undefined : { format, data: file.data }
 }
 
 /** Errors: INTERNAL (a latent of another size than it says). */

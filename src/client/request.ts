@@ -4,6 +4,7 @@
 import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters, GivenParameters } from '../engine/parameters.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
+import { numberTypes, pictureFormats, priorities } from '../proto/enums.js'
 import type { Parameters, PictureOptions, ResumePoint, StartEdit, StreamOptions } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
 import type { EditPoint } from './events.js'
@@ -59,10 +60,6 @@ export interface ClientEditRequest {
 /** Steps between two latents that the library asks for, to go on from, where the application wants none. */
 const resumeEvery = 8
 
-const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
-const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
-const numbers = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
-
 /** Shorter than the server's limit: the library adds `:1`, `:2`, … to it where it starts the edit anew. */
 const idPattern = /^[\w.:-]{1,120}$/
 
@@ -114,12 +111,12 @@ function toStreamOptions({ stepEvery, previews, latents, result, windowBytes }: 
   return {
     stepEvery,
     previews: previews === undefined ? null : { every: previews.every, picture: toPictureOptions(previews) },
-    latents: { every, type: numbers[type], lossless },
+    latents: { every, type: numberTypes[type], lossless },
     result: result === undefined ? null : toPictureOptions(result),
     windowBytes,
   }
 }
 
 function toPictureOptions({ format, quality, size }: PictureRequest): PictureOptions {
-  return { ...(format === undefined ? {} : { format: formats[format] }), quality, size }
+  return { ...(format === undefined ? {} : { format: pictureFormats[format] }), quality, size }
 }

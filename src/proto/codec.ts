@@ -5,10 +5,8 @@ import { endianness } from 'node:os'
 import { invalidArgument } from '../engine/errors.js'
 import { decodeF16, encodeF16 } from '../engine/pack/float16.js'
 import type { EditParameters } from '../engine/parameters.js'
+import { known, named, presets, spaces } from './enums.js'
 import type { Latent, NumberType, Parameters } from './messages.js'
-
-const presets = { paper: 'PRESET_PAPER', reference: 'PRESET_REFERENCE' } as const
-const spaces = { latent: 'SPACE_LATENT', pixels: 'SPACE_PIXELS' } as const
 
 /** Parameters as they are sent. */
 export function encodeParameters({ preset, space, networks, ...numbers }: Partial<EditParameters>): Parameters {
@@ -22,42 +20,22 @@ export function encodeParameters({ preset, space, networks, ...numbers }: Partia
 
 /** Those parameters that are set. Errors: INVALID_ARGUMENT (an enum's value that is not known here). */
 export function decodeParameters(wire: Parameters | null | undefined): Partial<EditParameters> {
-  return fromWire(wire, named)
+  return setParameters(wire, named)
 }
 
 /** Those parameters that are set, as a server tells of them: what only a newer one knows is left out. */
 export function knownParameters(wire: Parameters | null | undefined): Partial<EditParameters> {
-  return fromWire(wire, (_, names, __, name) => keyOf(names, name))
+  return setParameters(wire, (_, names, name) => known(names, name))
 }
 
-function fromWire(wire: Parameters | null | undefined, read: typeof named): Partial<EditParameters> {
+function setParameters(wire: Parameters | null | undefined, read: typeof named): Partial<EditParameters> {
   if (wire == null) return {}
-  const preset = read('preset', presets, 'PRESET_UNSPECIFIED', wire.preset)
-  const space = read('space', spaces, 'SPACE_UNSPECIFIED', wire.space)
+  const preset = read('preset', presets, wire.preset)
+  const space = read('space', spaces, wire.space)
   const { steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, networks = [], views, seed } = wire
   const given = { preset, space, steps, learningRate, lambdaP, lambdaZ, lambdaS, lambdaI, views, seed }
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
   return { ...set, ...(networks.length === 0 ? {} : { networks }) }
-}
-
-/**
- * The key whose name on the wire is `name`; undefined where it is not set.
- * Errors: INVALID_ARGUMENT (a value that this version does not know).
- */
-export function named<K extends string>(
-  field: string,
-  names: Readonly<Record<K, string>>,
-  unspecified: string,
-  name: string | undefined,
-): K | undefined {
-  if (name === undefined || name === unspecified) return undefined
-  const found = keyOf(names, name)
-  if (found !== undefined) return found
-  throw invalidArgument(field, `${field} has a value that is not known here`, `Use ${Object.values(names).join(', ')}.`)
-}
-
-function keyOf<K extends string>(names: Readonly<Record<K, string>>, name: string | undefined): K | undefined {
-  return (Object.keys(names) as K[]).find((key) => names[key] === name)
 }
 
 /** [C, h, w] numbers as they are sent, little-endian on any machine. */

@@ -8,13 +8,14 @@ import type { EditState, StepReport } from '../engine/edit.js'
 import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
+import { pictureFormats } from '../proto/enums.js'
 import type { EditEvent, EditStatus, EditSummary, EventBody, PictureFile, ResumePoint } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/api.js'
 import type { Logger } from './logger.js'
 import { type Metrics, isOver, isOwnFault, label } from './metrics.js'
 import { type EditMessage, Outbox, type OutboxEvents, type Sink, bareOf, eventBytes } from './outbox.js'
-import { type LoadState, type PictureWish, type StartPlan, formatName } from './start-request.js'
+import type { LoadState, PictureWish, StartPlan } from './start-request.js'
 import type { EditTrace } from './tracing.js'
 
 export interface SessionSetup {
@@ -530,5 +531,5 @@ async function encode(
   picture: Picture,
   { format, ...options }: PictureWish & { fast?: boolean },
 ): Promise<PictureFile> {
-  return { format: formatName(format), data: await encodePicture(picture, { format, ...options }) }
+  return { format: pictureFormats[format], data: await encodePicture(picture, { format, ...options }) }
 }

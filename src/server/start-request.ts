@@ -8,7 +8,8 @@ import type { Pack } from '../engine/pack/pack.js'
 import { type EditParameters, checkText, lengthOf, resolveParameters } from '../engine/parameters.js'
 import { readPicture } from '../engine/picture.js'
 import { variableShape } from '../engine/step-graph.js'
-import { decodeLatent, decodeParameters, named } from '../proto/codec.js'
+import { decodeLatent, decodeParameters } from '../proto/codec.js'
+import { named, numberTypes, pictureFormats, priorities } from '../proto/enums.js'
 import type { NumberType, Parameters, PictureOptions, StartEdit } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
 import { type Priority, graphKey } from '../scheduler/api.js'
@@ -58,9 +59,6 @@ export interface StartPlan {
 /** Decode the picture and put the state together. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED. */
 export type LoadState = () => Promise<EditState>
 
-const priorities = { interactive: 'PRIORITY_INTERACTIVE', normal: 'PRIORITY_NORMAL', batch: 'PRIORITY_BATCH' } as const
-const formats = { png: 'PICTURE_FORMAT_PNG', webp: 'PICTURE_FORMAT_WEBP', jpeg: 'PICTURE_FORMAT_JPEG' } as const
-const numberTypes = { float32: 'NUMBER_TYPE_FLOAT32', float16: 'NUMBER_TYPE_FLOAT16' } as const
 const leastWindowBytes = 64 * 1024
 /** As far as an edit from elsewhere may come before others. */
 const mostUnderWayMs = 3_600_000
@@ -115,7 +113,7 @@ export function planStart(
     parameters,
     key: graphKey(pack.digest, parameters),
     stream,
-    priority: named('priority', priorities, 'PRIORITY_UNSPECIFIED', request.priority) ?? 'normal',
+    priority: named('priority', priorities, request.priority) ?? 'normal',
     deadlineMs: request.deadlineMs,
     runOn: request.runOn ?? false,
     underWayMs: Math.min(request.underWayMs ?? 0, mostUnderWayMs),
@@ -194,7 +192,7 @@ function checkSteps({ steps = 1 }: Partial<EditParameters>, { maxSteps }: Server
 
 function resumeLatent(latent: NonNullable<NonNullable<StartEdit['resumeFrom']>['latent']>, shape: readonly number[]) {
   const field = 'resume_from.latent'
-  named(`${field}.type`, numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latent.type)
+  named(`${field}.type`, numberTypes, latent.type)
   if (latent.type === 'NUMBER_TYPE_FLOAT16') {
     throw invalidArgument(field, 'a float16 latent has lost digits that the next step needs', 'Resume from a float32.')
   }
@@ -215,8 +213,7 @@ function streamWish(wish: StartEdit['stream'], { maxWindowBytes }: ServerOptions
     previewEvery: every('previews', previews),
     preview: pictureWish('stream.previews.picture', previews?.picture, 'jpeg'),
     latentEvery: every('latents', latents),
-    latentType:
-      numberTypes[named('stream.latents.type', numberTypes, 'NUMBER_TYPE_UNSPECIFIED', latents?.type) ?? 'float32'],
+    latentType: numberTypes[named('stream.latents.type', numberTypes, latents?.type) ?? 'float32'],
     lossless: latents?.lossless ?? false,
     result: pictureWish('stream.result', result, 'png'),
     windowBytes: between('stream.window_bytes', windowBytes ?? usual, leastWindowBytes, maxWindowBytes),
@@ -230,14 +227,10 @@ function every(what: string, wish: { every?: number | undefined } | null | undef
 function pictureWish(field: string, wish: PictureOptions | null | undefined, usual: PictureFormat): PictureWish {
   const { format, quality, size } = wish ?? {}
   return {
-    format: named(`${field}.format`, formats, 'PICTURE_FORMAT_UNSPECIFIED', format) ?? usual,
+    format: named(`${field}.format`, pictureFormats, format) ?? usual,
     ...(quality === undefined ? {} : { quality: between(`${field}.quality`, quality, 1, 100) }),
     ...(size === undefined ? {} : { size: between(`${field}.size`, size, 16, 2048) }),
   }
-}
-
-export function formatName(format: PictureFormat): (typeof formats)[PictureFormat] {
-  return formats[format]
 }
 
 function between(field: string, value: number, least: number, most: number): number {
