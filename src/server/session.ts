@@ -1,4 +1,4 @@
-// One edit as its clients see it: its events in order, who reads them, what they may ask of it.
+// One edit as its clients see it: what happens to it, as events, and what they may ask of it.
 // The protocol is proto/flexit/v1/editor.proto; steps are the scheduler's (src/scheduler/api.ts).
 
 import { randomUUID } from 'node:crypto'
@@ -9,12 +9,13 @@ import { FlexitError } from '../engine/errors.js'
 import type { Picture } from '../engine/picture.js'
 import { encodeLatent, encodeParameters } from '../proto/codec.js'
 import { pictureFormats } from '../proto/enums.js'
-import type { EditEvent, EditStatus, EditSummary, EventBody, PictureFile, ResumePoint } from '../proto/messages.js'
+import type { EditStatus, EditSummary, EventBody, PictureFile, ResumePoint } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
 import type { Outcome, RunningEdit, SchedulerApi, Ticket } from '../scheduler/api.js'
+import { EventLog } from './event-log.js'
 import type { Logger } from './logger.js'
 import { type Metrics, isOver, isOwnFault, label } from './metrics.js'
-import { type EditMessage, Outbox, type OutboxEvents, type Sink, bareOf, eventBytes } from './outbox.js'
+import type { Sink } from './outbox.js'
 import type { LoadState, PictureWish, StartPlan } from './start-request.js'
 import type { EditTrace } from './tracing.js'
 
@@ -36,7 +37,6 @@ export interface SessionSetup {
 /** How an edit ended, and the event that says so. */
 type Ending = [status: EditStatus, event: EventBody]
 
-const maxNotes = 8
 /** Updates that wait for the step that is under way. */
 const maxPendingUpdates = 64
 
@@ -51,13 +51,7 @@ export class Session {
   readonly #logger: Logger
   readonly #createTimeMs = Date.now()
   readonly #admittedMs = performance.now()
-  readonly #reader: Outbox
-  readonly #observers = new Set<Outbox>()
-  /** What an observer hears first: of steps only the last. */
-  readonly #history: EditMessage[] = []
-  readonly #notes: EditMessage[] = []
-  #lastStep: EditMessage | undefined
-  #sequence = 0
+  readonly #log: EventLog
   #status: EditStatus = 'EDIT_STATUS_PENDING'
   #paused = false
   #ending = false
@@ -95,11 +89,12 @@ export class Session {
     this.#step = plan.firstStep
     this.#steps = plan.parameters.steps
     this.#logger = logger.child({ editId: id, uid: this.uid, tenant })
-    this.#reader = this.#outbox({ onCredit: () => this.#hold() })
+    const { windowBytes } = plan.stream
+    this.#log = new EventLog({ editId: id, windowBytes, metrics, onCredit: () => this.#hold() })
     metrics.moved(undefined, this.#status, plan.pack)
     const { position, estimatedStartMs, estimatedDurationMs } = ticket
     const parameters = encodeParameters(plan.parameters)
-    this.#tell({
+    this.#log.tell({
       accepted: {
         uid: this.uid,
         position,
@@ -132,7 +127,7 @@ export class Session {
     const counters = {
       step: this.#step,
       steps: this.#steps,
-      sequence: this.#sequence,
+      sequence: this.#log.sequence,
       createTimeMs: this.#createTimeMs,
     }
     return { editId, uid, status: this.#status, ...counters }
@@ -184,7 +179,8 @@ export class Session {
   async update(change: Parameters<RunningEdit['update']>[0], number = 0): Promise<void> {
     const edit = await this.#submitted
     if (edit === undefined || this.#ending || (number > 0 && this.#answers(number))) return
-    if (this.#reader.behind) throw tooMuch('too many events were not acknowledged', 'Acknowledge the events that came.')
+    if (this.#log.reader.behind)
+      throw tooMuch('too many events were not acknowledged', 'Acknowledge the events that came.')
     if (this.#updates.length >= maxPendingUpdates) {
       throw tooMuch(`${maxPendingUpdates} updates wait for the step that is under way`, 'Wait for their answers.')
     }
@@ -196,7 +192,7 @@ export class Session {
 
   /** Its answer is on its way, or waits for a step that is under way. */
   #answers(number: number): boolean {
-    return this.#reader.answers(number) || this.#updates.some((update) => update.number === number)
+    return this.#log.reader.answers(number) || this.#updates.some((update) => update.number === number)
   }
 
   /** They are in force from `state` on, or come too late. The last has the state, which is that of all. */
@@ -204,26 +200,26 @@ export class Session {
     const updates = this.#updates.splice(0)
     updates.forEach(({ target: targetText, parameters, number }, i) => {
       const point = i === updates.length - 1 ? { resumePoint: this.#point(state, true) } : {}
-      this.#tell({ updated: { targetText, parameters: encodeParameters(parameters), number, ...point } })
+      this.#log.tell({ updated: { targetText, parameters: encodeParameters(parameters), number, ...point } })
     })
   }
 
   /** Events up to `sequence` arrived at the reader. */
   acknowledge(sequence: number): void {
-    this.#reader.acknowledge(sequence)
+    this.#log.reader.acknowledge(sequence)
   }
 
   /** Let `sink` be the reader, from the event after `afterSequence` on. */
   attach(sink: Sink, afterSequence: number): void {
-    this.#reader.attach(sink, afterSequence)
+    this.#log.reader.attach(sink, afterSequence)
     this.#watchAbsence()
   }
 
   /** The reader's stream is gone. Its edit goes on for the grace, or to its end where that was asked for. */
   detach(sink: Sink): void {
-    if (this.#reader.sink !== sink) return
-    this.#reader.detach()
-    if (this.#forgotten) this.#reader.clear()
+    if (this.#log.reader.sink !== sink) return
+    this.#log.reader.detach()
+    if (this.#forgotten) this.#log.reader.clear()
     if (!this.#ending) this.#logger.info('reader disconnected')
     this.#watchAbsence()
   }
@@ -231,38 +227,24 @@ export class Session {
   /** Without a reader an edit goes on for the grace only; one that runs on does too where it is paused, for it never ends. */
   #watchAbsence(): void {
     clearTimeout(this.#grace)
-    if (this.#ending || this.#reader.sink !== undefined || (this.runsOn && !this.#paused)) return
+    if (this.#ending || this.#log.reader.sink !== undefined || (this.runsOn && !this.#paused)) return
     this.#grace = setTimeout(() => this.#abandon(), this.#setup.disconnectGraceMs).unref()
   }
 
   /** Send events after `afterSequence` to `sink` as well; where none is to come, it is only ended. Returns how to stop. */
   observe(sink: Sink, afterSequence: number): () => void {
-    const outbox = this.#outbox({ onCredit: () => undefined })
-    const past = [...this.#history, ...this.#notes, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
-    const inOrder = past.sort((a, b) => a.sequence - b.sequence)
-    if (this.over && afterSequence >= this.#sequence) {
-      sink.ended()
-      return () => undefined
-    }
-    for (const message of inOrder) if (message.sequence > afterSequence) outbox.push(message)
-    this.#observers.add(outbox)
-    outbox.attach(sink, afterSequence)
-    return () => {
-      this.#observers.delete(outbox)
-      outbox.clear()
-    }
+    return this.#log.observe(sink, afterSequence)
   }
 
   /** What the edit holds in memory for its readers. */
   get bytes(): number {
-    const kept = [...this.#history, ...this.#notes, ...(this.#lastStep === undefined ? [] : [this.#lastStep])]
-    return this.#reader.bytes + kept.reduce((sum, { bare }) => sum + eventBytes(bare), 0)
+    return this.#log.bytes
   }
 
   /** Keep nothing for readers to come; the present one still gets everything. */
   forget(): void {
     this.#forgotten = true
-    if (this.#reader.sink === undefined) this.#reader.clear()
+    if (this.#log.reader.sink === undefined) this.#log.reader.clear()
   }
 
   get #started(): boolean {
@@ -298,12 +280,12 @@ export class Session {
     const { metrics, plan } = this.#setup
     metrics.queueSeconds.observe({ priority: plan.priority }, seconds(this.#admittedMs))
     if (!this.#paused) this.#move('EDIT_STATUS_RUNNING')
-    this.#tell({ started: {} })
+    this.#log.tell({ started: {} })
     this.#warn(warnings)
   }
 
   #warn(warnings: readonly string[]): void {
-    for (const message of warnings) this.#tell({ warning: { message } })
+    for (const message of warnings) this.#log.tell({ warning: { message } })
   }
 
   #onStep(report: StepReport, after: EditState): void {
@@ -324,7 +306,7 @@ export class Session {
 
     const latent = hasLatent ? { resumePoint: this.#point(after) } : {}
     const bare = { step, losses, similaritySource, similarityTarget, ...(lossless ? latent : {}) }
-    if (!hasPreview && (lossless || !hasLatent)) this.#tell({ step: bare })
+    if (!hasPreview && (lossless || !hasLatent)) this.#log.tell({ step: bare })
     else {
       // What waits holds this, and nothing else of the report.
       const raw = hasPreview ? report.preview : undefined
@@ -333,7 +315,7 @@ export class Session {
         return { step: { ...bare, ...latent, ...picture } }
       }
       const latentBytes = lossless ? 0 : (latent.resumePoint?.latent?.data.length ?? 0)
-      this.#tell({ step: bare }, { whole, estimatedBytes: latentBytes + (raw?.data.length ?? 0) })
+      this.#log.tell({ step: bare }, { whole, estimatedBytes: latentBytes + (raw?.data.length ?? 0) })
     }
     this.#hold()
   }
@@ -401,8 +383,7 @@ export class Session {
     this.#ending = true
     clearTimeout(this.#grace)
     clearTimeout(this.#deadline)
-    // The edit holds arrays that nobody needs any more; of the last step the final picture tells more than its preview.
-    if (this.#lastStep !== undefined) this.#lastStep = bareOf(this.#lastStep)
+    // It holds arrays that nobody needs any more.
     this.#running = undefined
     this.#submitted = Promise.resolve(undefined)
     const outcome = label(status)
@@ -410,7 +391,7 @@ export class Session {
     const code = event.failed?.status?.code
     trace?.ended(outcome, this.#step, code)
     this.#move(status, code)
-    this.#tell(event, undefined, true)
+    this.#log.tell(event)
     const why = code === undefined ? {} : { code: codes[code] }
     this.#logger.info({ outcome, ...why, step: this.#step, ...this.#statistics() }, 'edit ended')
     onEnd(this)
@@ -422,45 +403,9 @@ export class Session {
     this.#status = status
   }
 
-  #tell(
-    body: EventBody,
-    pictures?: { readonly whole: () => Promise<EventBody>; readonly estimatedBytes: number },
-    terminal = false,
-  ): void {
-    this.#sequence += 1
-    const head = { editId: this.id, sequence: this.#sequence, droppedPreviews: 0 }
-    const bare: EditEvent = { ...head, ...body }
-    const message: EditMessage = {
-      sequence: this.#sequence,
-      bare,
-      terminal,
-      ...(pictures === undefined
-        ? {}
-        : {
-            pictures: {
-              event: once(async () => ({ ...head, ...(await pictures.whole()) })),
-              estimatedBytes: pictures.estimatedBytes,
-            },
-          }),
-    }
-    if (body.step !== undefined) this.#lastStep = message
-    else if (body.updated === undefined && body.warning === undefined) this.#history.push(message)
-    else this.#remember(message)
-    this.#reader.push(message)
-    for (const outbox of this.#observers) if (terminal || !outbox.behind) outbox.push(message)
-  }
-
-  /** Of updates and warnings only the last few, for there may be any number; without states, which watchers do not need. */
-  #remember(message: EditMessage): void {
-    const { bare } = message
-    const updated = bare.updated === undefined ? {} : { updated: { ...bare.updated, resumePoint: null } }
-    this.#notes.push({ ...message, bare: { ...bare, ...updated } })
-    if (this.#notes.length > maxNotes) this.#notes.shift()
-  }
-
   /** Lossless latents make the edit wait for its reader. */
   #hold(): void {
-    if (this.#setup.plan.stream.lossless) this.#running?.hold(this.#reader.behind)
+    if (this.#setup.plan.stream.lossless) this.#running?.hold(this.#log.reader.behind)
   }
 
   #limitTime(deadlineMs: number): void {
@@ -475,15 +420,6 @@ export class Session {
     }
     // Longer ones would overflow to now; nobody waits that long.
     this.#deadline = setTimeout(onDeadline, Math.min(deadlineMs, 2 ** 31 - 1)).unref()
-  }
-
-  #outbox({ onCredit }: Pick<OutboxEvents, 'onCredit'>): Outbox {
-    const { metrics, plan } = this.#setup
-    return new Outbox(plan.stream.windowBytes, {
-      onBytes: (change) => metrics.bufferedBytes.inc(change),
-      onDropped: () => metrics.droppedPreviews.inc(),
-      onCredit,
-    })
   }
 
   #pointOf(state: EditState | undefined): { resumePoint?: ResumePoint } {
@@ -514,17 +450,6 @@ export class Session {
 
 function tooMuch(message: string, cure: string): WireError {
   return new WireError({ code: 'RESOURCE_EXHAUSTED', message, cure })
-}
-
-/** Call `make` the first time only. It is let go of then, with all that it holds: for a preview its raw picture. */
-function once<T>(make: () => Promise<T>): () => Promise<T> {
-  let left: (() => Promise<T>) | undefined = make
-  let made: Promise<T> | undefined
-  return () => {
-    made ??= left!()
-    left = undefined
-    return made
-  }
 }
 
 async function encode(
