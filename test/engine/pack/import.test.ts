@@ -62,6 +62,7 @@ test('a pack is built from local files, with the settings of its base', async (t
   const base = await readManifest(TINY)
   t.deepEqual(await readManifest(to), manifest)
   t.is(manifest.name, 'mine')
+  t.is(manifest.description, 'Imported from files on this machine, with the settings of tiny.')
   t.deepEqual(manifest.image, base.image)
   t.deepEqual(manifest.perceptual.scale, base.perceptual.scale)
   t.is(manifest.autoencoder.normGroups, 8)
