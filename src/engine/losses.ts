@@ -21,6 +21,9 @@ export function meanSimilarity(a: readonly Value[], b: readonly Value[]): Value 
   return op.mul(op.sum(a.map((embedding, i) => op.sumPerSample(op.mul(embedding, b[i]!)))), 1 / a.length)
 }
 
+/** Of Σ ‖z0^i‖₂: less than one pixel that is not black gives. Its inverse, times λ, must stay finite in the gradient of a norm. */
+const leastLatent = 1e-5
+
 /**
  * Latent loss [N]: Σ_i ‖z^i − z0^i‖₂ over spatial positions (equation 4), in the reference divided by Σ_i ‖z0^i‖₂.
  * z and z0 [N, C, h, w].
@@ -28,7 +31,7 @@ export function meanSimilarity(a: readonly Value[], b: readonly Value[]): Value 
 export function latentLoss(preset: Preset, z: Value, z0: Value): Value {
   const distance = op.sumPerSample(op.l2Norm(op.sub(z, z0), 1))
   if (preset === 'paper') return distance
-  return op.div(distance, op.max(op.sumPerSample(op.l2Norm(z0, 1)), 1e-30))
+  return op.div(distance, op.max(op.sumPerSample(op.l2Norm(z0, 1)), leastLatent))
 }
 
 /**

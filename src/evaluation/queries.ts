@@ -26,8 +26,8 @@ export interface QuerySet {
   readonly queries: readonly Query[]
   /** Names of the classes among which the judge chooses, by its output. */
   readonly classes: ReadonlyMap<number, string>
-  /** The folder that each class that is a source has its pictures in, also in the other half of the file. */
-  readonly folders: ReadonlyMap<number, string>
+  /** The folders that each class that is a source has its pictures in, also in the other half of the file. */
+  readonly folders: ReadonlyMap<number, readonly string[]>
   /** sha256 of queries and classes. */
   readonly digest: string
 }
@@ -83,8 +83,7 @@ export async function readQueries(path: string, options: ReadQueriesOptions): Pr
   if (chosen.length === 0) {
     throw invalidArgument('queries', `${path} has no queries${table.rows.length > 0 ? ' of that half' : ''}`)
   }
-  const folders = new Map(queries.map(({ sourceClass, image }) => [sourceClass, dirname(image)]))
-  return { queries: chosen, classes, folders, digest: digestOf(chosen, classes) }
+  return { queries: chosen, classes, folders: foldersOf(queries), digest: digestOf(chosen, classes) }
 }
 
 /** Some of the queries, by chance, in the order of the file; all of them where there are fewer. */
@@ -212,6 +211,14 @@ async function readClasses(
     throw invalidArgument('labels', `"${name}" of ${file} is not a class of the judge`, classCure)
   })
   return new Map(entries.sort(([a], [b]) => a - b))
+}
+
+function foldersOf(queries: readonly Query[]): Map<number, string[]> {
+  const folders = new Map<number, Set<string>>()
+  for (const { sourceClass, image } of queries) {
+    folders.set(sourceClass, (folders.get(sourceClass) ?? new Set()).add(dirname(image)))
+  }
+  return new Map([...folders].map(([id, names]) => [id, [...names]]))
 }
 
 function classesOf(queries: readonly Query[]): Map<number, string> {

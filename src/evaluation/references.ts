@@ -20,7 +20,7 @@ export interface FindReferencesOptions {
   readonly images: string
   /**
    * A table (columns `image` or `path`, `label` or `class_id`, perhaps `split`; rows of other classes are left out), or
-   * a folder with a folder of pictures for each class, named as in the paths of the queries.
+   * a folder with folders of pictures for each class, named as in the paths of the queries.
    */
   readonly references: string
 }
@@ -32,7 +32,7 @@ const isPicture = (name: string) => /^[^.].*\.(?:jpe?g|png|webp|avif|gif|tiff?|s
  * Find real pictures for every target. A table's paths are relative to `images`; its rows of the split `validation` are
  * for RETRIEVE, all others for the statistics (each is for both where there is no such column). With a folder, as of
  * ImageNet, RETRIEVE chooses among `images`. Errors: those of reading; INVALID_ARGUMENT for a target without pictures,
- * and for a path that leaves `images`.
+ * for folders that do not keep classes apart, and for a path that leaves `images`.
  */
 export async function findReferences(
   { queries, classes, folders }: QuerySet,
@@ -44,6 +44,7 @@ export async function findReferences(
       throw fileError(error, references, 'read')
     },
   )
+  if (isFolder) checkApart(folders, classes)
   const found = isFolder ? await readFolders(folders, images, references) : await readTable(references, images, classes)
   for (const { target, targetClass } of queries) {
     if (isFolder && !folders.has(targetClass)) throw unknownFolder(target)
@@ -60,13 +61,27 @@ export async function findReferences(
 const tableCure =
   'Add a row of it; where there is a column split, RETRIEVE has the rows validation, the statistics are of all others.'
 
+const nameTable = 'Name a CSV of real pictures with --references: image and label, or path and class_id.'
+
 function unknownFolder(target: string): FlexitError {
   const message = `no query has "${target}" as its source, so that the folder of its pictures is not known`
-  return invalidArgument(
-    'references',
-    message,
-    'Name a CSV of real pictures with --references, with path and class_id.',
-  )
+  return invalidArgument('references', message, nameTable)
+}
+
+/** A folder that two classes share would give each the pictures of the other. */
+function checkApart(folders: QuerySet['folders'], classes: QuerySet['classes']): void {
+  const owners = new Map<string, number>()
+  for (const [id, names] of folders) {
+    for (const name of names) {
+      const other = owners.get(name)
+      if (other !== undefined) {
+        const [one, two] = [other, id].map((owner) => `"${classes.get(owner) ?? `class ${owner}`}"`)
+        const message = `queries have pictures of ${one!} and of ${two!} in the same folder ${name}, so that it does not tell them apart`
+        throw invalidArgument('references', message, nameTable)
+      }
+      owners.set(name, id)
+    }
+  }
 }
 
 /** The picture that RETRIEVE answers a query with: one of its target's by chance, keyed by seed and query. */
@@ -101,14 +116,10 @@ async function readTable(path: string, images: string, classes: ReadonlyMap<numb
   return { statistics: group(chosen('statistics')), retrieval: group(chosen('retrieval')) }
 }
 
-async function readFolders(
-  folders: ReadonlyMap<number, string>,
-  images: string,
-  references: string,
-): Promise<References> {
+async function readFolders(folders: QuerySet['folders'], images: string, references: string): Promise<References> {
   const list = async (root: string) => {
     const entries = []
-    for (const [id, folder] of folders) {
+    for (const [id, folder] of [...folders].flatMap(([id, names]) => names.map((name) => [id, name] as const))) {
       const found = await readdir(join(root, folder), { withFileTypes: true }).catch((error: unknown) => {
         throw fileError(error, join(root, folder), 'read')
       })

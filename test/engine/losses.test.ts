@@ -1,9 +1,11 @@
 // The losses and the step of descent against their formulas, written out with plain numbers.
 
 import test, { type ExecutionContext } from 'ava'
+import { gradient } from '../../src/engine/graph/gradient.js'
 import { Graph } from '../../src/engine/graph/graph.js'
 import { N } from '../../src/engine/graph/shape.js'
 import { descend, embeddingLoss, latentLoss, meanSimilarity } from '../../src/engine/losses.js'
+import { limits } from '../../src/engine/parameters.js'
 import { floats, runGraph } from '../support/graphs.js'
 import { Random } from '../support/random.js'
 
@@ -93,6 +95,19 @@ test('latent losses: zero at the start, finite for a latent of zeros', async (t)
   for (const results of [none, empty]) {
     for (const preset of ['paper', 'reference']) t.deepEqual([...floats(results![preset])], [0, 0, 0])
   }
+})
+
+test('a black picture’s pixels have a gradient of zero, whatever the weight', async (t) => {
+  const graph = new Graph()
+  const shape = [N, channels, height, width]
+  const [z, z0] = [graph.input('z', 'float32', shape), graph.input('z0', 'float32', shape)]
+  const weight = graph.input('weight', 'float32', [N])
+  const [grad] = gradient(latentLoss('reference', z, z0), weight, [z])
+  graph.output('grad', grad!)
+  const zeros = { shape: [1, channels, height, width], data: new Float32Array(latentSize) }
+  const heaviest = { shape: [1], data: Float32Array.of(limits.lambda) }
+  const [results] = await runGraph(graph, { z: zeros, z0: zeros, weight: heaviest })
+  t.true(floats(results!['grad']).every((value) => value === 0))
 })
 
 /** The latents after a step along `gradient`, each sample with its own learning rate. */

@@ -81,7 +81,7 @@ test('the release’s queries: ids, halves, and clusters from the queries themse
     ],
   )
   t.is(classes.size, 4)
-  t.is(folders.get(0), 'n1')
+  t.deepEqual(folders.get(0), ['n1'])
   const ids = async (options: Partial<ReadQueriesOptions>) =>
     (await read(released, options)).queries.map(({ id }) => id)
   t.deepEqual([await ids({ split: 'dev' }), await ids({ split: 'all' })], [[12], [12, 7, 3]])
@@ -203,5 +203,22 @@ test('real pictures from folders, as of ImageNet', async (t) => {
     const unknown = { ...set, queries: [...queries, { ...queries[0]!, id: 99, target: 'fox', targetClass: 2 }] }
     const message = 'no query has "fox" as its source, so that the folder of its pictures is not known'
     await t.throwsAsync(findReferences(unknown, options), { message })
+  })
+})
+
+test('a class may have several folders of real pictures, but no folder several classes', async (t) => {
+  const apart = await read('image,source,target\na/x.png,cat,dog\nb/x.png,cat,dog\nc/x.png,dog,cat\n')
+  const shared = await read('image,source,target\na/x.png,cat,dog\na/y.png,dog,cat\n')
+  await withFolder(async (folder) => {
+    for (const name of ['a', 'b', 'c']) {
+      await mkdir(join(folder, name))
+      await writeFile(join(folder, name, 'x.png'), '')
+    }
+    const options = { images: folder, references: folder }
+    const { statistics } = await findReferences(apart, options)
+    t.deepEqual(statistics.get(0), [join(folder, 'a/x.png'), join(folder, 'b/x.png')])
+    const error = await t.throwsAsync<FlexitError>(findReferences(shared, options))
+    t.regex(error.message, /pictures of "cat" and of "dog" in the same folder a,/)
+    t.regex(error.cure ?? '', /Name a CSV/)
   })
 })

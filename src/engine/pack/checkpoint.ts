@@ -11,12 +11,28 @@ type Content = 'safetensors' | 'pytorch'
 /** Enough for the mark of a tar archive, at byte 257. */
 const SNIFFED_BYTES = 512
 
+/** What DataParallel puts before the names of all tensors. */
+const WRAPPER = 'module.'
+
 /**
- * Open a weight file; its values are read when asked for, and nothing in it is run.
+ * Open a weight file; its values are read when asked for, and nothing in it is run. Names are those of the network, also
+ * where it was saved inside of DataParallel.
  * Errors: NOT_FOUND, DATA_LOSS for what is empty, truncated, altered, hostile or something else.
  */
 export async function openCheckpoint(path: string): Promise<TensorSource> {
-  return sniff(path) === 'safetensors' ? openSafetensors(path) : await openPyTorch(path)
+  return unwrapped(sniff(path) === 'safetensors' ? openSafetensors(path) : await openPyTorch(path))
+}
+
+function unwrapped(source: TensorSource): TensorSource {
+  const entries = [...source.tensors]
+  if (!entries.every(([name]) => name.startsWith(WRAPPER))) return source
+  return {
+    path: source.path,
+    tensors: new Map(entries.map(([name, info]) => [name.slice(WRAPPER.length), info])),
+    read: (name) => source.read(WRAPPER + name),
+    sha256: () => source.sha256(),
+    close: () => source.close(),
+  }
 }
 
 function sniff(path: string): Content {

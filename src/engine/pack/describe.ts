@@ -113,18 +113,32 @@ export function checkTensors(found: TensorMap, required: TensorMap, where: strin
 }
 
 /** The error for a checkpoint that is not the network it should be. */
-export function wrongCheckpoint(where: string, what: string): FlexitError {
+export function wrongCheckpoint(
+  where: string,
+  what: string,
+  cure = 'Check that it is the right checkpoint, whole, in the key layout of the original implementation.',
+): FlexitError {
   return new FlexitError({
     code: 'DATA_LOSS',
     message: `${where} does not hold the network that it should: ${what}`,
-    cure: 'Check that it is the right checkpoint, whole, in the key layout of the original implementation.',
+    cure,
   })
 }
 
 function shapeReader(tensors: TensorMap, where: string) {
+  let isFirst = true
+  const missing = (name: string) => {
+    // Once one is there, what ends like another is of another tower.
+    const inside = isFirst ? [...tensors.keys()].find((other) => other.endsWith(`.${name}`)) : undefined
+    if (inside === undefined) return wrongCheckpoint(where, `tensor "${name}" is missing`)
+    const prefix = inside.slice(0, -name.length)
+    const cure = `Save the tensors below "${prefix}" in a file of their own, without this prefix.`
+    return wrongCheckpoint(where, `tensor "${name}" is missing; there is "${inside}"`, cure)
+  }
   return (name: string, rank: number): readonly number[] => {
     const shape = tensors.get(name)?.shape
-    if (!shape) throw wrongCheckpoint(where, `tensor "${name}" is missing`)
+    if (!shape) throw missing(name)
+    isFirst = false
     if (shape.length !== rank || sizeOf(shape) === 0) {
       throw wrongCheckpoint(where, `tensor "${name}" has shape ${format(shape)}, expected ${rank} dimensions`)
     }

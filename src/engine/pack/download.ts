@@ -192,15 +192,17 @@ async function prepare(
     await response.body?.cancel()
     throw new Transient('a web page came in place of the file')
   }
+  // Some servers compress all the same: what they say of lengths and ranges is then not of the bytes that `fetch` gives.
+  const isPlain = ['identity', null].includes(headers.get('content-encoding'))
   if (status === 200) {
     const validator = etag?.startsWith('"') ? etag : headers.get('last-modified')
-    await part.restart(source, validator ?? undefined)
-    return numberOf(headers.get('content-length'))
+    await part.restart(source, isPlain ? (validator ?? undefined) : undefined)
+    return isPlain ? numberOf(headers.get('content-length')) : undefined
   }
   const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get('content-range') ?? '')
   const known = part.validatorOf(source)
   const isSame = etag === undefined || known === undefined || !known.startsWith('"') || etag === known
-  if (status === 206 && resumes && Number(range?.[1]) === part.bytes && isSame) return numberOf(range?.[2])
+  if (status === 206 && isPlain && resumes && Number(range?.[1]) === part.bytes && isSame) return numberOf(range?.[2])
   await response.body?.cancel()
   await part.clear()
   throw new Transient(`it answered ${status} to a range that it cannot continue`)

@@ -67,7 +67,10 @@ export async function importPack(request: PackImport): Promise<Manifest> {
   const manifest = {
     format: 1 as const,
     name: request.name,
-    description: overrides.description ?? base?.description ?? 'Imported from files on this machine.',
+    // The base's tells of its own networks and size.
+    description:
+      overrides.description ??
+      `Imported from files on this machine${base === undefined ? '' : `, with the settings of ${base.name}`}.`,
     licence: overrides.licence ?? base?.licence ?? 'That of the imported files.',
     attribution: overrides.attribution ?? base?.attribution ?? [],
     image,

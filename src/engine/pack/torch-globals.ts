@@ -112,7 +112,10 @@ export function torchRules(path: string, { script }: { readonly script: boolean 
   const storages = new Map<string, TorchStorage>()
   let entries = 0
 
-  const tensor = (storage: unknown, offset: unknown, shape: unknown, strides: unknown): TorchTensor => {
+  const tensor = (...[storage, offset, shape, strides, , , marks]: unknown[]): TorchTensor => {
+    // Of a view that PyTorch negates (or conjugates) only when it is read.
+    if (marks instanceof Map && marks.size > 0)
+      throw damaged(path, `a tensor is marked ${[...marks.keys()].join(', ')}`, 'Save it again after `.resolve_neg()`.')
     if (!(storage instanceof TorchStorage) || !isSize(offset) || !isSizes(shape) || !isSizes(strides))
       throw damaged(path, 'a tensor is not built of a storage, an offset, a shape and strides')
     return new TorchTensor(storage, offset, [...shape], [...strides])

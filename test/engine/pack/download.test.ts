@@ -9,6 +9,7 @@ import { type IncomingMessage, type RequestListener, type ServerResponse, create
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import { type ErrorCode, FlexitError } from '../../../src/engine/errors.js'
 import { type DownloadOptions, type Progress, downloadFile } from '../../../src/engine/pack/download.js'
 
@@ -101,6 +102,29 @@ test('an empty file is a file', async (t) => {
   const path = await target()
   t.is((await download(url, path, { bytes: 0, sha256: undefined })).bytes, 0)
   t.deepEqual(await readdir(dirname(path)), ['weights.bin'])
+})
+
+test('a file that comes compressed, unasked, is whole all the same', async (t) => {
+  const body = Buffer.alloc(1_000_000, 'a line\n')
+  const packed = gzipSync(body)
+  const headers = { 'content-encoding': 'gzip', etag: '"1"' }
+  const { url, requests } = await serve(t, (request, response) => {
+    const from = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1] ?? 0)
+    const range = from > 0 ? { 'content-range': `bytes ${from}-${packed.length - 1}/${packed.length}` } : {}
+    const rest = packed.subarray(from)
+    response.writeHead(from > 0 ? 206 : 200, { ...headers, ...range, 'content-length': rest.length }).end(rest)
+  })
+  const path = await target()
+  t.is((await downloadFile({ sources: [url], path })).bytes, body.length)
+  t.true((await readFile(path)).equals(body))
+
+  // Nor is a range of it glued to a part.
+  const other = await target()
+  await writeFile(`${other}.part`, body.subarray(0, 100))
+  const known = { bytes: body.length, sha256: createHash('sha256').update(body).digest('hex') }
+  await downloadFile({ sources: [url], path: other, ...known, retryDelayMs: 1 })
+  t.true((await readFile(other)).equals(body))
+  t.deepEqual(requests, ['/ whole', '/ bytes=100-', '/ whole'])
 })
 
 test('a connection that breaks again and again is resumed where it broke', async (t) => {

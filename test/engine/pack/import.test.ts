@@ -62,6 +62,7 @@ test('a pack is built from local files, with the settings of its base', async (t
   const base = await readManifest(TINY)
   t.deepEqual(await readManifest(to), manifest)
   t.is(manifest.name, 'mine')
+  t.is(manifest.description, 'Imported from files on this machine, with the settings of tiny.')
   t.deepEqual(manifest.image, base.image)
   t.deepEqual(manifest.perceptual.scale, base.perceptual.scale)
   t.is(manifest.autoencoder.normGroups, 8)
@@ -132,6 +133,21 @@ test('a checkpoint that lacks a tensor, or has it in another shape, is refused b
   })
   error = await refused({ linear: path })
   t.regex(error.message, /"lin4\.model\.1\.weight" has shape \[1, 512, 1, 1\], expected \[1, 128, 1, 1\]/)
+})
+
+test('of a network below a prefix it is told where its tensors are', async (t) => {
+  const { request, from, refused } = await scene(t)
+  const path = join(from, 'bad.safetensors')
+  altered(request.clip[0]!.path, path, (tensors) => {
+    const all = [...tensors.values()]
+    tensors.clear()
+    for (const tensor of all) tensors.set(tensor.name, { ...tensor, name: `ema.${tensor.name}` })
+  })
+  const error = await refused({ clip: [{ ...request.clip[0]!, path }] })
+  t.regex(error.message, /tensor "text_projection" is missing; there is "ema\.text_projection"/)
+  t.regex(error.cure ?? '', /Save the tensors below "ema\." in a file of their own/)
+  altered(request.clip[0]!.path, path, (tensors) => tensors.delete('positional_embedding'))
+  t.regex((await refused({ clip: [{ ...request.clip[0]!, path }] })).message, /"positional_embedding" is missing$/)
 })
 
 test('a network without a layer, or with one missing between others, is refused', async (t) => {

@@ -198,8 +198,8 @@ function storage(type = 'FloatStorage', elements = 6, ...view: Buffer[]): Buffer
 
 const ints = (...values: (number | bigint)[]) => tuple(...values.map(int))
 
-function tensor(shape: Buffer, strides: Buffer, offset = int(0), of = storage()): Buffer {
-  return call(global('torch._utils', '_rebuild_tensor_v2'), of, offset, shape, strides, '\x89', '}')
+function tensor(shape: Buffer, strides: Buffer, offset = int(0), of = storage(), ...marks: Buffer[]): Buffer {
+  return call(global('torch._utils', '_rebuild_tensor_v2'), of, offset, shape, strides, '\x89', '}', ...marks)
 }
 
 const state = (...items: Buffer[]) => legacy(dict(...items))
@@ -207,6 +207,16 @@ const state = (...items: Buffer[]) => legacy(dict(...items))
 test('a checkpoint made by hand opens', async (t) => {
   const value = tensor(ints(2, 2), ints(1, 3), int(1))
   t.deepEqual(await contents(file(state(text('w'), value))), { w: ['F32', [2, 2], [1, 4, 2, 5]] })
+})
+
+test('names are those of the network, also where all of them have the prefix of DataParallel', async (t) => {
+  const wrapped = await openCheckpoint(file(state(text('module.w'), tensor(ints(2), ints(3)))))
+  t.deepEqual([...wrapped.tensors.keys()], ['w'])
+  t.deepEqual([...wrapped.read('w')], [0, 3])
+  wrapped.close()
+  const partly = await openCheckpoint(file(state(text('module.w'), w, text('v'), w)))
+  t.deepEqual([...partly.tensors.keys()], ['module.w', 'v'])
+  partly.close()
 })
 
 const impossible: [title: string, bytes: Buffer, message: RegExp][] = [
@@ -236,6 +246,11 @@ const impossible: [title: string, bytes: Buffer, message: RegExp][] = [
     'that repeats its storage for ever',
     state(text('w'), tensor(ints(2 ** 40), ints(0))),
     /repeats its storage too often/,
+  ],
+  [
+    'that is negated when it is read',
+    state(text('w'), tensor(ints(1), ints(1), int(0), storage(), dict(text('neg'), '\x88'))),
+    /a tensor is marked neg/,
   ],
   ['of 65 dimensions', state(text('w'), tensor(ints(...Array<number>(65).fill(1)), ints(1))), /not built of/],
   ['without a storage', state(text('w'), tensor(ints(1), ints(1), int(0), join('N'))), /not built of a storage/],
