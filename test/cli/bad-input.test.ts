@@ -83,6 +83,12 @@ const usage: readonly (readonly [title: string, args: readonly string[], message
     importing('mine', 'my vit'),
     /^error: no network can be called "my vit"\nUse letters, digits, dots/,
   ],
+  [
+    'heads of a network that is not given',
+    [...importing('mine', 'vit'), '--heads', 'rn=6,4'],
+    /^error: there is no --clip called "rn"\nNetworks are vit\./,
+  ],
+  ['heads of one tower', [...importing('mine', 'vit'), '--heads', 'vit=6'], /Write NAME=IMAGE,TEXT/],
   ['a port beyond all', ['serve', '--port', '70000'], /--port: Use a whole number from 0 to 65535\.$/m],
   ['a port in hexadecimal', ['serve', '--port', '0x10'], /--port: Use a whole number from 0 to 65535\.$/m],
   ['a port with a blank', ['serve', '--port', ' 5'], /--port: Use a whole number from 0 to 65535\.$/m],

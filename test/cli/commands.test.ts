@@ -54,7 +54,8 @@ test.serial('packs are made, listed and verified', async (t) => {
   const made = await flexit(['models', 'synth', 'tiny', '--networks', 'vit', '--quiet'], { env })
   t.deepEqual(made, { code: 0, stdout: '', stderr: '' })
   const file = (name: string) => join(tiny, name)
-  const weights = ['--autoencoder', file('autoencoder.safetensors'), '--clip', `vit=${file('clip-vit.safetensors')}`]
+  const weights = ['--autoencoder', file('autoencoder.safetensors'), '--clip', `mine=${file('clip-vit.safetensors')}`]
+  weights.push('--heads', 'mine=4,4', '--licence', 'MIT')
   const rest = [
     '--trunk',
     file('vgg16.safetensors'),
@@ -66,6 +67,10 @@ test.serial('packs are made, listed and verified', async (t) => {
   const imported = await flexit(['models', 'import', 'mine', '--base', 'tiny', ...weights, ...rest], { env })
   t.is(imported.code, 0, imported.stderr)
   t.regex(imported.stderr, /imported mine into .*mine; use it with --pack mine\n$/)
+
+  const manifest = await readFile(join(env.FLEXIT_HOME, 'packs', 'mine', 'pack.json'), 'utf8')
+  const networks = [{ name: 'mine', heads: { image: 4, text: 4 } }]
+  t.like(JSON.parse(manifest), { licence: 'MIT', attribution: [], clip: networks })
 
   const list = await flexit(['models', 'list'], { env })
   t.regex(
@@ -83,8 +88,8 @@ test.serial('packs are made, listed and verified', async (t) => {
 
   const whole = await flexit(['models', 'verify', 'mine'], { env })
   t.is(whole.code, 0, whole.stderr)
-  for (const file of ['autoencoder', 'clip-vit', 'vgg16', 'lpips']) {
-    const bytes = await readFile(join(tiny, `${file}.safetensors`))
+  for (const file of ['autoencoder', 'clip-mine', 'vgg16', 'lpips']) {
+    const bytes = await readFile(join(tiny, `${file.replace('mine', 'vit')}.safetensors`))
     const digest = createHash('sha256').update(bytes).digest('hex')
     t.regex(whole.stdout, new RegExp(`^${file}\\.safetensors +ok, [\\d.]+ [kM]B, sha256 ${digest}$`, 'm'))
   }

@@ -3,7 +3,8 @@
 
 import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
-import { importPack, importSizes } from '../../engine/pack/import.js'
+import { invalidArgument } from '../../engine/errors.js'
+import { type ClipImport, importPack, importSizes } from '../../engine/pack/import.js'
 import { packPath, packsFolder, resolvePack } from '../../engine/pack/locations.js'
 import { interruptible } from '../interruption.js'
 import { parseCount, wholeNumber } from '../parameters.js'
@@ -13,10 +14,12 @@ import { writeProgress } from './write-progress.js'
 interface ImportOptions {
   readonly autoencoder: string
   readonly clip: readonly { readonly name: string; readonly path: string }[]
+  readonly heads?: ReadonlyMap<string, NonNullable<ClipImport['heads']>>
   readonly trunk: string
   readonly linear: string
   readonly merges: string
   readonly base?: string
+  readonly licence?: string
   readonly size?: number
   readonly normGroups?: number
   readonly to?: string
@@ -34,6 +37,11 @@ export function importCommand(): Command {
     .argument('<name>', 'how the new pack is called: lower-case letters, digits, dots, dashes, underscores')
     .requiredOption('--autoencoder <file>', "VQGAN, with the names of taming-transformers' checkpoints")
     .requiredOption('--clip <name=file>', "a CLIP network with the names of OpenAI's; may be repeated", collectNetworks)
+    .option(
+      '--heads <name=image,text>',
+      "attention heads of a CLIP network's towers (default: those of the base's network of that name, or one for each 64 channels)",
+      collectHeads,
+    )
     .requiredOption('--trunk <file>', 'VGG16 or AlexNet of torchvision, for LPIPS')
     .requiredOption('--linear <file>', 'linear layers of LPIPS v0.1')
     .requiredOption('--merges <file>', "CLIP's list of merges, plain or gzip")
@@ -44,6 +52,7 @@ export function importCommand(): Command {
       wholeNumber(importSizes.least, importSizes.most),
     )
     .option('--norm-groups <n>', "groups of the autoencoder's norms (default: the base's, or 32)", parseCount)
+    .option('--licence <text>', 'of the networks (default: "That of the imported files.")')
     .option('--to <folder>', "the new pack's own folder (default: among the installed packs)")
     .option('--quiet', 'show only errors')
     .addHelpText('after', example)
@@ -51,19 +60,36 @@ export function importCommand(): Command {
 }
 
 async function importFiles(name: string, options: ImportOptions, signal: AbortSignal): Promise<void> {
-  const { autoencoder, clip, trunk, linear, merges, base, size, normGroups, to, quiet = false } = options
+  const { autoencoder, trunk, linear, merges, base, size, normGroups, licence, to, quiet = false } = options
   const manifest = base === undefined ? undefined : (await resolvePack(base)).manifest
   const folder = to ?? join(packsFolder(), name)
   const progress = createProgress({ quiet })
   const overrides = {
     ...(size !== undefined && { image: { background: 'white', ...manifest?.image, size } }),
     ...(normGroups !== undefined && { normGroups }),
+    ...(licence !== undefined && { licence }),
   }
   const onProgress = writeProgress(progress)
-  const files = { autoencoder, clip, trunk, linear, merges }
+  const files = { autoencoder, clip: withHeads(options), trunk, linear, merges }
   const request = { ...files, name, folder, overrides, onProgress, signal, ...(manifest && { base: manifest }) }
   await importPack(request).finally(() => progress.end())
   progress.say(`imported ${name} into ${folder}; use it with --pack ${to === undefined ? name : packPath(to)}`)
+}
+
+/** Errors: INVALID_ARGUMENT (heads of a network that is not given). */
+function withHeads({ clip, heads = new Map() }: ImportOptions): ClipImport[] {
+  const stranger = [...heads.keys()].find((name) => clip.every((network) => network.name !== name))
+  if (stranger !== undefined) {
+    const cure = `Networks are ${clip.map(({ name }) => name).join(', ')}.`
+    throw invalidArgument('heads', `there is no --clip called "${stranger}"`, cure)
+  }
+  return clip.map((network) => ({ ...network, ...(heads.has(network.name) && { heads: heads.get(network.name) }) }))
+}
+
+function collectHeads(text: string, before: NonNullable<ImportOptions['heads']> = new Map()) {
+  const [, name, image, ofText] = /^([^=]+)=(\d+),(\d+)$/.exec(text) ?? []
+  if (name === undefined) throw new InvalidArgumentError('Write NAME=IMAGE,TEXT, as ViT-B-32=12,8.')
+  return new Map([...before, [name, { image: Number(image), text: Number(ofText) }]])
 }
 
 function collectNetworks(text: string, before: ImportOptions['clip'] = []): ImportOptions['clip'] {

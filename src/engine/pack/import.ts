@@ -67,12 +67,12 @@ export async function importPack(request: PackImport): Promise<Manifest> {
   const manifest = {
     format: 1 as const,
     name: request.name,
-    // The base's tells of its own networks and size.
+    // The base's texts tell of its own networks.
     description:
       overrides.description ??
       `Imported from files on this machine${base === undefined ? '' : `, with the settings of ${base.name}`}.`,
-    licence: overrides.licence ?? base?.licence ?? 'That of the imported files.',
-    attribution: overrides.attribution ?? base?.attribution ?? [],
+    licence: overrides.licence ?? 'That of the imported files.',
+    attribution: overrides.attribution ?? [],
     image,
     autoencoder: {
       weights: `autoencoder${extension(request.autoencoder)}`,
