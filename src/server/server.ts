@@ -9,6 +9,7 @@ import type { Tenants } from './auth.js'
 import { CertificateFiles } from './certificate-files.js'
 import { EditDesk } from './edit-desk.js'
 import { EditorService } from './editor-service.js'
+import { guardCalls } from './guard-calls.js'
 import { type Condition, Health } from './health.js'
 import { LoadReports } from './load-reports.js'
 import type { Logger } from './logger.js'
@@ -72,7 +73,7 @@ export async function startServer(setup: ServerSetup): Promise<RunningServer> {
   const certificates = certificateFiles(options)
   const desk = new EditDesk({ scheduler, packs, tenants, options, metrics, logger, tracing })
   const reports = options.orca ? new LoadReports(metrics, setup.condition, performance.now()) : undefined
-  const interceptors = [watchCalls({ metrics, tracing, reports })]
+  const interceptors = [watchCalls({ metrics, tracing, reports }), guardCalls(tenants)]
   const server = new Server({ ...transportOptions(options), interceptors })
   const info = serverInfo(packs, options, version)
   const editor = new EditorService({ desk, authenticate: tenants.authenticate, options, logger, info })

@@ -2,7 +2,9 @@
 // Certificates are in test/fixtures/tls.
 
 import { X509Certificate, createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -70,6 +72,29 @@ test('tokens are tenants; without one nothing is answered', async (t) => {
   await t.throwsAsync(stranger.edit({ image: apple, source: 'a', target: 'b' }).result(), {
     message: /token is not known/,
   })
+})
+
+/** What a call ends with whose request lacks its last byte: waiting for it would be holding the others. */
+async function endOfHalf(session: ClientHttp2Session, path: string, bytes: number): Promise<unknown> {
+  const headers = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' }
+  const call = session.request(headers, { endStream: false })
+  const head = Buffer.alloc(5)
+  head.writeUInt32BE(bytes, 1)
+  call.write(Buffer.concat([head, Buffer.alloc(1000)]))
+  const [answered] = (await once(call, 'response')) as [Record<string, unknown>]
+  call.close()
+  return Number(answered['grpc-status'])
+}
+
+test('of strangers no request is waited for', async (t) => {
+  const { server } = await serve(t, { options: { authFile: authFile(t) } })
+  const session = connectHttp2(`http://127.0.0.1:${server.port}`)
+  t.teardown(() => session.destroy())
+  for (const method of ['GetEdit', 'RunEdit', 'Edit', 'Attach']) {
+    t.is(await endOfHalf(session, `/flexit.v1.Editor/${method}`, 1_000_000), codes.UNAUTHENTICATED, method)
+  }
+  const open = ['/grpc.health.v1.Health/Check', '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo']
+  for (const path of open) t.is(await endOfHalf(session, path, 1_000_000), codes.RESOURCE_EXHAUSTED, path)
 })
 
 test('files of tokens that are none', (t) => {

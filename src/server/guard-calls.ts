@@ -1,0 +1,48 @@
+// Whom a call may make the server hold bytes for: grpc-js reads a request as a whole before its handler hears of the call,
+// so strangers are refused at the metadata, and what needs no token may be no longer than it has reason to be.
+// A server interceptor: https://github.com/grpc/proposal/blob/master/L112-node-server-interceptors.md.
+
+import { ServerInterceptingCall, type ServerInterceptor, ServerListenerBuilder } from '@grpc/grpc-js'
+import { serviceName } from '../proto/definition.js'
+import type { Tenants } from './auth.js'
+import { toServiceError } from './service-error.js'
+
+/** Of health, reflection and load reports: names. */
+const maxOpenBytes = 64 * 1024
+
+/** What grpc-js has no option for but that of the whole server: the call below all interceptors knows its limits. */
+interface Layer {
+  readonly nextCall?: Layer
+  readonly decoder?: { maxReadMessageLength: number }
+  maxReceiveMessageSize?: number
+}
+
+/** To be the last of the interceptors, for the others to see what is refused. */
+export function guardCalls({ authenticate }: Pick<Tenants, 'authenticate'>): ServerInterceptor {
+  return ({ path }, call) => {
+    if (!path.startsWith(`/${serviceName}/`)) {
+      limitRequests(call)
+      return new ServerInterceptingCall(call)
+    }
+    const listener = new ServerListenerBuilder().withOnReceiveMetadata((metadata, next) => {
+      try {
+        authenticate(metadata)
+      } catch (error) {
+        const { code, details, metadata: trailers } = toServiceError(error)
+        call.sendStatus({ code, details, metadata: trailers })
+        return
+      }
+      next(metadata)
+    })
+    return new ServerInterceptingCall(call, { start: (next) => next(listener.build()) })
+  }
+}
+
+/** What is longer ends with RESOURCE_EXHAUSTED. */
+function limitRequests(call: object): void {
+  let layer: Layer = call
+  while (layer.nextCall !== undefined) layer = layer.nextCall
+  if (layer.decoder !== undefined) layer.decoder.maxReadMessageLength = maxOpenBytes
+  // After decompression.
+  layer.maxReceiveMessageSize = maxOpenBytes
+}
