@@ -185,6 +185,11 @@ test('a batch limit that was settled on a busy machine is tried again', (t) => {
   t.is(free.describe().limit, 4)
   tune(free, 4_000, (size) => 10 * size)
   t.is(free.describe().limit, 1, '… though a larger one is allowed')
+  const busy = new BatchTuner(16, 1.05)
+  tune(busy, 100, (size) => (size <= 2 ? 10 : 10 * size))
+  t.is(busy.describe().limit, 2)
+  tune(busy, 1_000, () => 10)
+  t.is(busy.describe().limit, 16)
 })
 
 test('a step of a size that was not measured is expected to take as long as one of the nearest size', (t) => {

@@ -243,6 +243,29 @@ for (const when of ['while it waits', 'in its step']) {
   })
 }
 
+test('a tenant whose edit was drawn saves up nothing either', (t) => {
+  const stage = new Stage(single)
+  const first = stage.add({ tenant: 'late' })
+  const steady = stage.add({ tenant: 'steady' })
+  stage.run(2)
+  stage.schedule.finish(first, stage.nowMs)
+  stage.run(101)
+  const second = stage.add({ tenant: 'late' })
+  stage.run(20)
+  t.true(Math.abs(stage.stepsOf(second) - 10) <= 1)
+  t.true(Math.abs(stage.stepsOf(steady) - 111) <= 1)
+})
+
+test('a step under which a graph was built is no measure, and charged to nobody', (t) => {
+  const stage = new Stage(single)
+  const edits = [stage.add({ tenant: 'first' }), stage.add({ tenant: 'second' })]
+  t.deepEqual(stage.ids(), [edits[0]])
+  stage.end({ measured: false, stepMs: 100_000 })
+  t.is(stage.schedule.batchLimits('a').get('k')?.stepMs.size ?? 0, 0)
+  stage.run(20)
+  for (const id of edits) t.true(Math.abs(stage.stepsOf(id) - 10) <= 1)
+})
+
 test('a tenant pays once for a step that its edits take together, and for preparing them', (t) => {
   const stage = new Stage({ maxBatch: 4 })
   for (let i = 0; i < 4; i++) stage.add({ tenant: 'many', key: 'shared' })
@@ -527,6 +550,16 @@ test('after a crash each edit of the batch runs alone; who crashes alone again f
   t.deepEqual(stage.ids().sort(), [1, 2, 4])
 })
 
+test('an edit that was lost with its worker runs alone, also where others wait to begin', (t) => {
+  const stage = new Stage({ maxBatch: 4 })
+  const lost = [stage.add(), stage.add()]
+  stage.run(30)
+  t.deepEqual(stage.ids(), lost)
+  stage.lose()
+  for (let i = 0; i < 4; i++) stage.add()
+  t.deepEqual(stage.ids(), [lost[0]])
+})
+
 test('an edit that was lost on its first step has its turn, though others keep coming, and rises with age', (t) => {
   const stage = new Stage({ maxBatch: 4 })
   const add = () => stage.add({ priority: 'interactive' })
@@ -626,6 +659,8 @@ test('about how many edits are before a new one: tenants take turns', (t) => {
   t.is(stage.schedule.ahead('new', 'normal'), 4)
   stage.schedule.announce('late', 'interactive', -1)
   t.is(stage.schedule.ahead('new', 'normal'), 3)
+  t.deepEqual(stage.ids(), [102])
+  t.is(stage.schedule.ahead('new', 'normal'), 2, 'what runs is not before it')
 })
 
 test('how many steps are before a new edit: those of its tenant and graph that have begun and want them', (t) => {
