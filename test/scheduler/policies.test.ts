@@ -126,6 +126,9 @@ test('a place of a tenant that has a part of the edits becomes free as seldom', 
   for (let i = 0; i < 9; i++) admission.admit(`other ${i}`, 0, undefined)
   t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 1_000)
   t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 2_000)
+  const larger = new Admission({ editsPerTenant: 5 })
+  for (let i = 0; i < 10; i++) larger.admit(i < 5 ? 'x' : 'y', 0, undefined)
+  t.is(refusal(() => larger.admit('x', 0, 100))?.retryAfterMs, 200)
 })
 
 test('who must begin first goes first', (t) => {
