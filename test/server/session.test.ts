@@ -2,15 +2,15 @@
 
 import { Metadata } from '@grpc/grpc-js'
 import test from 'ava'
-import type { EditEvent } from '../../src/proto/messages.js'
+import type { EditEvent, StartEdit } from '../../src/proto/messages.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
 import { latentLength, newDesk, startEdit } from '../support-server/start.js'
 
 /** An edit that has begun, and what its reader hears. */
-async function begin() {
+async function begin(changes: Partial<StartEdit> = {}) {
   const scheduler = new FakeScheduler({ length: latentLength, allowed: 0 })
-  const session = newDesk(scheduler).start('x', 'a', startEdit(), new Metadata())
+  const session = newDesk(scheduler).start('x', 'a', startEdit(changes), new Metadata())
   const heard: EditEvent[] = []
   let onEnd = () => {}
   let onStarted = () => {}
@@ -80,4 +80,29 @@ test('a cancel that comes while the picture of an edit is encoded comes too late
   session.cancel()
   await ended
   t.is(kindOf(heard.at(-1)!), 'completed')
+})
+
+test('of what comes while a watcher does not read, its window is kept, and the end', async (t) => {
+  const steps = 1_000
+  const { session, scheduler, heard, ended } = await begin({
+    parameters: { steps },
+    stream: { windowBytes: 64 * 1024 },
+  })
+  const watched: EditEvent[] = []
+  let read = () => {}
+  const reading = new Promise<void>((resolve) => (read = resolve))
+  const write = (event: EditEvent) => {
+    watched.push(event)
+    return reading
+  }
+  const over = new Promise<void>((resolve) => {
+    session.observe({ acknowledges: true, write, ended: resolve, lost: () => undefined }, 0)
+  })
+  scheduler.allow(steps)
+  await ended
+  read()
+  await over
+  t.true(heard.length > steps)
+  t.true(watched.length > 100 && watched.length < 600, `${watched.length} events`)
+  t.is(kindOf(watched.at(-1)!), 'completed')
 })
