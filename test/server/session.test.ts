@@ -71,6 +71,18 @@ test('updates that wait for a step are bounded, and the last answer alone has th
   )
   t.is(answers.filter(({ resumePoint }) => resumePoint != null).length, 1)
   t.truthy(answers.at(-1)!.resumePoint)
+
+  const told: EditEvent[] = []
+  await new Promise<void>((resolve) => {
+    const write = (event: EditEvent) => Promise.resolve(void told.push(event))
+    session.observe({ acknowledges: true, write, ended: resolve, lost: () => undefined }, 0)
+  })
+  const late = told.flatMap(({ updated }) => (updated === undefined ? [] : [updated]))
+  t.deepEqual(
+    late.map(({ number, resumePoint }) => [number, resumePoint]),
+    [57, 58, 59, 60, 61, 62, 63, 64].map((number) => [number, null]),
+    'who watches later hears of the last few, without states',
+  )
 })
 
 test('a cancel that comes while the picture of an edit is encoded comes too late', async (t) => {
