@@ -285,9 +285,11 @@ test('after a loss an edit goes on from where its update came into force', async
   const latent = { shape: [1], type: 'NUMBER_TYPE_FLOAT32', data: new Uint8Array(4) } as const
   const pointAt = (step: number) => ({ step, packDigest: 'pack', latent: { ...latent, shape: [1] } })
   const starts: StartEdit[] = []
+  const updates: (number | undefined)[] = []
   const address = await serveOnly(t, ({ editId = '', start, update, attach }, call) => {
     const head = { editId, sequence: 1, droppedPreviews: 0 }
     if (start !== undefined) starts.push(start)
+    if (update !== undefined) updates.push(update.number)
     if (start !== undefined && starts.length === 1) {
       const step = { step: 7, losses: null, similaritySource: 0, similarityTarget: 0, resumePoint: pointAt(8) }
       call.write({ ...head, accepted: { uid: 'x', position: 0, parameters: { steps: 40 } } })
@@ -310,6 +312,7 @@ test('after a loss an edit goes on from where its update came into force', async
   })
   t.is(starts.length, 2)
   t.like(starts[1], { targetText: 'lemon', parameters: { steps: 50 }, resumeFrom: { step: 11 } })
+  t.deepEqual(updates, [1], 'what was answered is not asked for again')
 })
 
 test('a deadline as the wire takes it', (t) => {

@@ -142,8 +142,16 @@ const wrong: readonly (readonly [title: string, change: (all: ReturnType<typeof 
   ['a grey picture', withTensor('picture', { shape: [2, 12] }), /picture is U8 \[2, 12\], expected U8 \[…, …, 3\]/],
   ['no latent', ({ tensors }) => tensors.delete('z'), /it has no tensor z, though 40 steps were taken/],
   ['a latent of bytes', withTensor('z', { dtype: 'U8', shape: [72] }), /z is U8 \[72\], expected F32/],
-  ['a latent with NaN', withTensor('z', { data: latent(NaN) }), /its tensor z has values that are not finite/],
-  ['a snapshot with infinity', withTensor('z.16', { data: latent(Infinity) }), /z\.16 has values that are not finite/],
+  [
+    'a latent with one NaN',
+    withTensor('z', { data: latent(0).with(4, NaN) }),
+    /its tensor z has values that are not finite/,
+  ],
+  [
+    'a snapshot with infinity',
+    withTensor('z.16', { data: latent(0).with(17, Infinity) }),
+    /z\.16 has values that are not finite/,
+  ],
   ['a snapshot of another shape', withTensor('z.16', { shape: [18] }), /z\.16 is F32 \[18\], expected F32 \[2, 3, 3\]/],
   ['a snapshot of a later step', withTensor('z.41', {}), /a tensor "z\.41" that no saved edit has/],
   ['a snapshot without number', withTensor('z.1e1', {}), /a tensor "z\.1e1" that no saved edit has/],

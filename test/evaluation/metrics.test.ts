@@ -92,6 +92,11 @@ test('an interval is the middle 95 % of the samples, around the estimate', (t) =
   // Samples that lie too high, as those of a distance do, are moved.
   t.deepEqual(centredInterval(100, samples), { low: -375, high: 575 })
   t.deepEqual(centredInterval(7, [3, 3, 3]), { low: 7, high: 7 })
+  t.deepEqual(centredInterval(7, [3]), { low: 7, high: 7 })
+  t.deepEqual(centredInterval(7, []), { low: NaN, high: NaN })
+  // Its ends lie between two samples: 0.05 of the way from the first to the second.
+  const { low, high } = centredInterval(20, [30, 10, 20])
+  t.true(Math.abs(low - 10.5) < 1e-9 && Math.abs(high - 29.5) < 1e-9, `${low}, ${high}`)
 })
 
 test('intervals of an accuracy agree with the binomial distribution', (t) => {
@@ -131,6 +136,7 @@ test('a choice by chance repeats nothing and follows its seed', (t) => {
   t.is(new Set(chosen).size, 10)
   t.deepEqual(choose(items, 10, 5), chosen)
   t.notDeepEqual(choose(items, 10, 6), chosen)
+  t.is(choose(items, 9, 5).length, 9)
   t.deepEqual(
     choose(items, 99, 5).sort((a, b) => a - b),
     items,

@@ -126,6 +126,9 @@ test('a place of a tenant that has a part of the edits becomes free as seldom', 
   for (let i = 0; i < 9; i++) admission.admit(`other ${i}`, 0, undefined)
   t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 1_000)
   t.is(refusal(() => admission.admit('x', 0, 100))?.retryAfterMs, 2_000)
+  const larger = new Admission({ editsPerTenant: 5 })
+  for (let i = 0; i < 10; i++) larger.admit(i < 5 ? 'x' : 'y', 0, undefined)
+  t.is(refusal(() => larger.admit('x', 0, 100))?.retryAfterMs, 200)
 })
 
 test('who must begin first goes first', (t) => {
@@ -143,6 +146,8 @@ test('a deadline can be met or not', (t) => {
   t.true(canFinish(1_000, 2_000, 3_000))
   t.false(canFinish(1_000, 2_001, 3_000))
   t.true(canFinish(undefined, undefined, 1))
+  t.true(canFinish(undefined, 2, 1))
+  t.true(canFinish(2, undefined, 1))
   t.false(canFinish(undefined, undefined, 0))
 })
 
@@ -178,6 +183,26 @@ test('a batch limit that was settled on a busy machine is tried again', (t) => {
   t.is(tuner.describe().limit, 2)
   tune(tuner, 1_000, (size) => 10 * size)
   t.is(tuner.describe().limit, 1, 'one that was settled too large, too')
+  const free = new BatchTuner(16, 1.05)
+  tune(free, 500, (size) => 10 * Math.max(1, size - 3))
+  t.is(free.describe().limit, 4)
+  tune(free, 4_000, (size) => 10 * size)
+  t.is(free.describe().limit, 1, '… though a larger one is allowed')
+  const busy = new BatchTuner(16, 1.05)
+  tune(busy, 100, (size) => (size <= 2 ? 10 : 10 * size))
+  t.is(busy.describe().limit, 2)
+  tune(busy, 1_000, () => 10)
+  t.is(busy.describe().limit, 16)
+})
+
+test('a step of a size that was not measured is expected to take as long as one of the nearest size', (t) => {
+  const tuner = new BatchTuner(16, 1.05)
+  t.is(tuner.estimateMs(1), undefined)
+  for (const size of [8, 1, 4]) tuner.record(size, 10 * size)
+  t.deepEqual(
+    [1, 2, 3, 5, 7, 16].map((size) => tuner.estimateMs(size)),
+    [10, 10, 40, 40, 80, 80],
+  )
 })
 
 test('the batch limit is found in noise that is larger than what a batch wins', (t) => {

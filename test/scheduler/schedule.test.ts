@@ -227,16 +227,57 @@ test('a tenant that was away has saved up nothing, and one that comes and goes i
   t.true(Math.abs(stage.stepsOf(steady) - before - 20) <= 1, `${stage.stepsOf(steady) - before} of 40 steps`)
 })
 
-test('a paused tenant saves up nothing', (t) => {
+for (const when of ['while it waits', 'in its step']) {
+  test(`a tenant that pauses ${when} saves up nothing`, (t) => {
+    const stage = new Stage(single)
+    const paused = stage.add({ tenant: 'paused' })
+    const steady = stage.add({ tenant: 'steady' })
+    if (when === 'in its step') t.deepEqual(stage.ids(), [paused])
+    stage.schedule.block(paused, 'paused', true, 0)
+    if (when === 'in its step') stage.end()
+    stage.run(100)
+    stage.schedule.block(paused, 'paused', false, stage.nowMs)
+    stage.run(20)
+    t.true(Math.abs(stage.stepsOf(paused) - 10) <= 1)
+    t.true(Math.abs(stage.stepsOf(steady) - 110) <= 1)
+  })
+}
+
+test('a tenant whose edit was drawn saves up nothing either', (t) => {
   const stage = new Stage(single)
+  const first = stage.add({ tenant: 'late' })
   const steady = stage.add({ tenant: 'steady' })
-  const paused = stage.add({ tenant: 'paused' })
-  stage.schedule.block(paused, 'paused', true, 0)
-  stage.run(100)
-  stage.schedule.block(paused, 'paused', false, stage.nowMs)
+  stage.run(2)
+  stage.schedule.finish(first, stage.nowMs)
+  stage.run(101)
+  const second = stage.add({ tenant: 'late' })
   stage.run(20)
-  t.true(Math.abs(stage.stepsOf(paused) - 10) <= 1)
-  t.true(Math.abs(stage.stepsOf(steady) - 110) <= 1)
+  t.true(Math.abs(stage.stepsOf(second) - 10) <= 1)
+  t.true(Math.abs(stage.stepsOf(steady) - 111) <= 1)
+})
+
+test('a step under which a graph was built is no measure, and charged to nobody', (t) => {
+  const stage = new Stage(single)
+  const edits = [stage.add({ tenant: 'first' }), stage.add({ tenant: 'second' })]
+  t.deepEqual(stage.ids(), [edits[0]])
+  stage.end({ measured: false, stepMs: 100_000 })
+  t.is(stage.schedule.batchLimits('a').get('k')?.stepMs.size ?? 0, 0)
+  stage.run(20)
+  for (const id of edits) t.true(Math.abs(stage.stepsOf(id) - 10) <= 1)
+})
+
+test('a tenant pays once for a step that its edits take together, and for preparing them', (t) => {
+  const stage = new Stage({ maxBatch: 4 })
+  for (let i = 0; i < 4; i++) stage.add({ tenant: 'many', key: 'shared' })
+  stage.add({ tenant: 'one', key: 'own' })
+  const gotMs = new Map<string, number>()
+  for (let i = 0; i < 400; i++) {
+    const { key, entries } = stage.next()!
+    const prepareMs = entries.some(({ fresh }) => fresh) ? 1_000 : 0
+    gotMs.set(key, (gotMs.get(key) ?? 0) + 10 + prepareMs)
+    stage.end({ stepMs: 10, prepareMs })
+  }
+  t.true(Math.abs(gotMs.get('shared')! - gotMs.get('own')!) <= 20)
 })
 
 test('what waits too long rises by a class: nothing starves', (t) => {
@@ -346,6 +387,7 @@ test('an edit stays on its device; an idle one takes those that wait, then those
 test('a batch is divided as soon as another device has nothing to do, unless few steps are left', (t) => {
   for (const [prepareMs, kept] of [
     [10, 4],
+    [35_000, 8],
     [1e6, 8],
   ] as const) {
     const stage = new Stage({ maxBatch: 8 })
@@ -401,6 +443,22 @@ test('what is prepared goes on for a while before what is not, but not for long'
     steps++
   }
   t.true(Math.abs(steps - 20) <= 6, `${steps} steps of 10 ms, where preparing takes 50 ms`)
+})
+
+test('of what is prepared the most urgent goes first, and before what is more urgent but not prepared', (t) => {
+  const stage = new Stage(single)
+  const first = stage.add()
+  t.deepEqual(stage.ids(), [first])
+  stage.schedule.block(first, 'paused', true, 0)
+  stage.end()
+  const urgent = stage.add({ deadlineMs: 100 })
+  t.deepEqual(stage.ids(), [urgent])
+  stage.end()
+  stage.schedule.block(first, 'paused', false, 0)
+  t.deepEqual(stage.ids(), [urgent])
+  stage.end()
+  stage.add({ deadlineMs: 50, begun: true })
+  t.deepEqual(stage.ids(), [urgent])
 })
 
 test('where preparing is dear, tenants take turns after long stretches', (t) => {
@@ -490,6 +548,16 @@ test('after a crash each edit of the batch runs alone; who crashes alone again f
   t.deepEqual(alone.sort(), [1, 2, 3, 4])
   stage.run(30)
   t.deepEqual(stage.ids().sort(), [1, 2, 4])
+})
+
+test('an edit that was lost with its worker runs alone, also where others wait to begin', (t) => {
+  const stage = new Stage({ maxBatch: 4 })
+  const lost = [stage.add(), stage.add()]
+  stage.run(30)
+  t.deepEqual(stage.ids(), lost)
+  stage.lose()
+  for (let i = 0; i < 4; i++) stage.add()
+  t.deepEqual(stage.ids(), [lost[0]])
 })
 
 test('an edit that was lost on its first step has its turn, though others keep coming, and rises with age', (t) => {
@@ -586,6 +654,32 @@ test('about how many edits are before a new one: tenants take turns', (t) => {
   t.is(stage.schedule.ahead('few', 'normal'), 4)
   t.is(stage.schedule.ahead('many', 'normal'), 102)
   t.is(stage.schedule.ahead('new', 'interactive'), 1)
+  stage.schedule.announce('late', 'interactive', 1)
+  t.is(stage.schedule.ahead('new', 'interactive'), 2)
+  t.is(stage.schedule.ahead('new', 'normal'), 4)
+  stage.schedule.announce('late', 'interactive', -1)
+  t.is(stage.schedule.ahead('new', 'normal'), 3)
+  t.deepEqual(stage.ids(), [102])
+  t.is(stage.schedule.ahead('new', 'normal'), 2, 'what runs is not before it')
+})
+
+test('how many steps are before a new edit: those of its tenant and graph that have begun and want them', (t) => {
+  const stage = new Stage({ maxBatch: 2 })
+  const before = (tenant: string, priority: Priority, key: string, position = 0) =>
+    stage.schedule.stepsBefore(tenant, priority, key, position)
+  for (const stepsLeft of [30, 10, 20]) stage.add({ begun: true, stepsLeft })
+  t.is(before('x', 'normal', 'k'), 2 * 20)
+  t.is(before('x', 'normal', 'k', 1), 2 * 30)
+  t.is(before('x', 'normal', 'k', 9), 2 * 30)
+  t.is(before('x', 'batch', 'k'), 2 * 20)
+  t.is(before('x', 'interactive', 'k'), 0)
+  t.is(before('y', 'normal', 'k'), 0)
+  t.is(before('x', 'normal', 'other'), 0)
+  stage.schedule.block(1, 'paused', true, 0)
+  t.is(before('x', 'normal', 'k'), 2 * 10)
+  stage.schedule.block(2, 'paused', true, 0)
+  t.is(before('x', 'normal', 'k'), 0)
+  t.is(before('x', 'normal', 'k', 1), 20)
 })
 
 test('whatever happens, edits are in one batch at a time, devices know what they are thought to know, and all end', (t) => {
@@ -676,6 +770,7 @@ test('whatever happens, edits are in one batch at a time, devices know what they
         else start(device)
     }
     const { counts } = schedule
+    t.is(schedule.hasWork, counts.waiting + counts.suspect + counts.resident > 0)
     t.is(
       counts.running,
       [...batches.values()].reduce((sum, batch) => sum + batch.entries.length, 0),

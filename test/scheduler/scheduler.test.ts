@@ -211,7 +211,7 @@ test('an update that comes after an accept comes too late', async (t) => {
   await turn()
   await stage.device.step()
   run.edit.accept()
-  t.like(run.edit.update({ target: 'horse' }), { target: 'cat' }, 'and says so')
+  t.like(run.edit.update({ target: 'horse' }), { target: 'cat', pending: false }, 'and says so')
   await stage.finish()
   t.like(run.outcome(), { kind: 'completed', state: { target: 'cat', step: 1 } })
 })
@@ -225,6 +225,7 @@ test('an edit that is accepted before its first step is its input, drawn; even w
   await stage.finish()
   t.deepEqual(run.heard, ['started ', 'completed'])
   t.is(run.outcome()?.state.step, 0)
+  t.is(z(run), latent('cat', 0))
 })
 
 test('an accepted edit can still be cancelled while it is drawn', async (t) => {
@@ -322,10 +323,11 @@ test('an update during a step says what will be in force, and is not lost when t
 test('a wrong update is refused, with the edit unchanged', async (t) => {
   const stage = new Stage()
   const run = stage.submit(newState('cat', { steps: 4 }))
-  await turn()
-  await stage.device.step()
   const refused = (change: Parameters<RunningEdit['update']>[0]) =>
     t.throws(() => run.edit.update(change), { code: 'INVALID_ARGUMENT' })
+  await turn()
+  refused({ parameters: { space: 'pixels' } })
+  await stage.device.step()
   refused({ target: ' ' })
   refused({ target: 'dog', parameters: { learningRate: -1 } })
   refused({ parameters: { steps: 2 } })
@@ -513,6 +515,30 @@ test('admission: limits, deadlines, tickets', async (t) => {
   })
   t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 0 }), { code: 'FAILED_PRECONDITION' })
   t.deepEqual(refused, ['edits', 'deadline', 'deadline'])
+})
+
+test('a ticket is good for one edit, which keeps its place', async (t) => {
+  const stage = new Stage({ limits: { edits: 1 } })
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 3 } as const
+  const ticket = stage.scheduler.admit(request)
+  const heard: string[] = []
+  const listener = { onStarted: () => undefined, onStep: () => undefined, onEnd: () => heard.push('end') }
+  stage.scheduler.submit(ticket, newState('cat'), listener)
+  t.throws(() => stage.scheduler.submit(ticket, newState('cat'), listener))
+  ticket.release()
+  t.throws(() => stage.scheduler.admit(request), { code: 'RESOURCE_EXHAUSTED' })
+  await turn()
+  await stage.finish()
+  t.deepEqual(heard, ['end'])
+  stage.scheduler.admit(request).release()
+})
+
+test('an edit whose deadline is near goes first', async (t) => {
+  const stage = new Stage({ maxBatch: 1 })
+  const [first, urgent] = [stage.submit(), stage.submit(newState('dog'), { deadlineMs: 100 })]
+  await turn()
+  await stage.device.step()
+  t.deepEqual([first.heard, urgent.heard], [[], ['started of dog', 0]])
 })
 
 test('edits that were admitted and did not come yet count as before others', async (t) => {

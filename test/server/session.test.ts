@@ -2,15 +2,15 @@
 
 import { Metadata } from '@grpc/grpc-js'
 import test from 'ava'
-import type { EditEvent } from '../../src/proto/messages.js'
+import type { EditEvent, StartEdit } from '../../src/proto/messages.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { kindOf } from '../support-server/peer.js'
 import { latentLength, newDesk, startEdit } from '../support-server/start.js'
 
 /** An edit that has begun, and what its reader hears. */
-async function begin() {
+async function begin(changes: Partial<StartEdit> = {}) {
   const scheduler = new FakeScheduler({ length: latentLength, allowed: 0 })
-  const session = newDesk(scheduler).start('x', 'a', startEdit(), new Metadata())
+  const session = newDesk(scheduler).start('x', 'a', startEdit(changes), new Metadata())
   const heard: EditEvent[] = []
   let onEnd = () => {}
   let onStarted = () => {}
@@ -71,6 +71,18 @@ test('updates that wait for a step are bounded, and the last answer alone has th
   )
   t.is(answers.filter(({ resumePoint }) => resumePoint != null).length, 1)
   t.truthy(answers.at(-1)!.resumePoint)
+
+  const told: EditEvent[] = []
+  await new Promise<void>((resolve) => {
+    const write = (event: EditEvent) => Promise.resolve(void told.push(event))
+    session.observe({ acknowledges: true, write, ended: resolve, lost: () => undefined }, 0)
+  })
+  const late = told.flatMap(({ updated }) => (updated === undefined ? [] : [updated]))
+  t.deepEqual(
+    late.map(({ number, resumePoint }) => [number, resumePoint]),
+    [57, 58, 59, 60, 61, 62, 63, 64].map((number) => [number, null]),
+    'who watches later hears of the last few, without states',
+  )
 })
 
 test('a cancel that comes while the picture of an edit is encoded comes too late', async (t) => {
@@ -80,4 +92,29 @@ test('a cancel that comes while the picture of an edit is encoded comes too late
   session.cancel()
   await ended
   t.is(kindOf(heard.at(-1)!), 'completed')
+})
+
+test('of what comes while a watcher does not read, its window is kept, and the end', async (t) => {
+  const steps = 1_000
+  const { session, scheduler, heard, ended } = await begin({
+    parameters: { steps },
+    stream: { windowBytes: 64 * 1024 },
+  })
+  const watched: EditEvent[] = []
+  let read = () => {}
+  const reading = new Promise<void>((resolve) => (read = resolve))
+  const write = (event: EditEvent) => {
+    watched.push(event)
+    return reading
+  }
+  const over = new Promise<void>((resolve) => {
+    session.observe({ acknowledges: true, write, ended: resolve, lost: () => undefined }, 0)
+  })
+  scheduler.allow(steps)
+  await ended
+  read()
+  await over
+  t.true(heard.length > steps)
+  t.true(watched.length > 100 && watched.length < 600, `${watched.length} events`)
+  t.is(kindOf(watched.at(-1)!), 'completed')
 })

@@ -206,7 +206,9 @@ class FakeEdit implements RunningEdit {
     else if (state.target === 'explode') {
       end({ kind: 'failed', state, error: new FlexitError({ code: 'INTERNAL', message: 'it exploded' }) })
     } else if (state.step >= Math.min(state.parameters.steps, this.#accepted)) {
-      end({ kind: 'completed', state, picture: pictureOf(state) })
+      // Where no step was taken, what was drawn is known only now.
+      const z = state.z ?? new Float32Array(this.#length)
+      end({ kind: 'completed', state: { ...state, z }, picture: pictureOf(state) })
     } else if (!this.#paused && !this.held && this.#allowed > 0) {
       this.#allowed -= 1
       this.#step()
