@@ -5,6 +5,7 @@ import type { ServerDuplexStream } from '@grpc/grpc-js'
 import { invalidArgument } from '../engine/errors.js'
 import type { EditEvent, EditRequest, EventBody } from '../proto/messages.js'
 import { WireError, toStatus } from '../proto/status.js'
+import type { Allowance } from './allowance.js'
 import { unreadOf } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
 import { type EditDesk, wrongId } from './edit-desk.js'
@@ -21,6 +22,8 @@ export interface EditStreamSetup {
   readonly desk: EditDesk
   readonly options: ServerOptions
   readonly tenant: string
+  /** The tenant's. */
+  readonly allowance: Allowance
   /** Whether the token that the call came with is still one of its tenant's. Errors: UNAUTHENTICATED. */
   readonly authenticate: () => void
 }
@@ -47,13 +50,13 @@ class EditStream {
   /** The connection is to end: edits were handed back, to go on on another one. */
   #leaving = false
 
-  constructor(call: EditCall, { desk, options, tenant, authenticate }: EditStreamSetup) {
+  constructor(call: EditCall, { desk, options, tenant, allowance, authenticate }: EditStreamSetup) {
     this.#call = call
     this.#desk = desk
     this.#options = options
     this.#tenant = tenant
     this.#authenticate = authenticate
-    this.#writer = new Writer(call)
+    this.#writer = new Writer(call, allowance)
   }
 
   async serve(): Promise<void> {

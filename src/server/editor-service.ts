@@ -16,6 +16,7 @@ import type {
   ServerInfo,
 } from '../proto/messages.js'
 import { WireError } from '../proto/status.js'
+import { Allowances } from './allowance.js'
 import { type Tenants, unknownToken } from './auth.js'
 import { boundedService, unreadOf } from './bounded-service.js'
 import { onConnectionEnding } from './connection.js'
@@ -53,6 +54,7 @@ export class EditorService {
   readonly #desk: EditDesk
   readonly #authenticate: Tenants['authenticate']
   readonly #options: ServerOptions
+  readonly #allowances: Allowances
   readonly #logger: Logger
   readonly #info: Omit<ServerInfo, 'draining'>
 
@@ -62,6 +64,7 @@ export class EditorService {
     this.#desk = desk
     this.#authenticate = authenticate
     this.#options = options
+    this.#allowances = new Allowances(options.maxUnreadBytesPerTenant)
     this.#logger = logger
     this.#info = info
   }
@@ -126,12 +129,13 @@ export class EditorService {
       // A stream may outlive its token.
       if (this.#authenticate(call.metadata) !== tenant) throw unknownToken()
     }
-    await serveEditStream(call, { desk: this.#desk, options: this.#options, tenant, authenticate })
+    const allowance = this.#allowances.of(tenant)
+    await serveEditStream(call, { desk: this.#desk, options: this.#options, tenant, allowance, authenticate })
   }
 
   async #run(call: ServerWritableStream<RunEditRequest, EditEvent>, tenant: string): Promise<void> {
     const session = this.#begin(call, tenant)
-    const writer = new Writer(call)
+    const writer = new Writer(call, this.#allowances.of(tenant))
     const sink = transportSink(writer)
     const stopWatching = onConnectionEnding(call, this.#options, () => {
       // Not one that another stream has taken over, nor one that needs no stream.
@@ -160,7 +164,7 @@ export class EditorService {
   async #attach(call: ServerWritableStream<AttachRequest, EditEvent>, tenant: string): Promise<void> {
     const { editId, afterSequence = 0 } = call.request
     const session = this.#desk.registry.get(tenant, editId)
-    const writer = new Writer(call)
+    const writer = new Writer(call, this.#allowances.of(tenant))
     const stop = session.observe(transportSink(writer), afterSequence)
     await writer.closed
     stop()

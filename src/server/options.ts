@@ -89,6 +89,9 @@ export const serverOptionsSchema = z.strictObject({
   maxWindowBytes: count(64 * 1024, 1024 * MiB)
     .default(16 * MiB)
     .describe('most bytes on the way to a reader that did not acknowledge'),
+  maxUnreadBytesPerTenant: count(1024 * 1024, 2 ** 40)
+    .default(128 * MiB)
+    .describe('most bytes that streams of one tenant leave unread; larger events wait then, small ones come'),
   disconnectGraceMs: milliseconds.default(30_000).describe('how long the edits of a broken stream go on'),
   drainMs: milliseconds
     .default(20_000)

@@ -8,6 +8,7 @@ import { Metadata } from '@grpc/grpc-js'
 import test from 'ava'
 import type { EditEvent, EditRequest } from '../../src/proto/messages.js'
 import { type EditCall, serveEditStream } from '../../src/server/edit-stream.js'
+import { Allowance } from '../../src/server/allowance.js'
 import { resolveOptions } from '../../src/server/options.js'
 import { type EditMessage, Outbox, type Sink } from '../../src/server/outbox.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
@@ -342,6 +343,7 @@ test('what is attached again and again does not pile up for a client that does n
     desk: newDesk(scheduler),
     options,
     tenant: 'x',
+    allowance: new Allowance(Infinity),
     authenticate: () => undefined,
   })
   await completed
