@@ -67,6 +67,7 @@ export class BrokenModelError extends FlexitError {}
 export class Session {
   readonly #session: ort.InferenceSession
   readonly #profiled: boolean
+  readonly #running = new Set<Promise<unknown>>()
 
   private constructor(session: ort.InferenceSession, profiled: boolean) {
     this.#session = session
@@ -121,14 +122,20 @@ export class Session {
   /** Run the model once. Data of inputs is read in place; outputs are new arrays. */
   async run(inputs: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>> {
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, toOrt(tensor)]))
-    const results = await this.#session.run(feeds)
+    const running = this.#session.run(feeds)
+    this.#running.add(running)
+    const results = await running.finally(() => this.#running.delete(running))
     return Object.fromEntries(
       Object.entries(results).map(([name, { data, dims }]) => [name, { data: data as TensorData, shape: dims }]),
     )
   }
 
-  /** Free the device's memory, and write the profile if one was asked for. The session cannot be used afterwards. */
+  /**
+   * Wait for what runs, free the device's memory, and write the profile if one was asked for. The session cannot be used
+   * afterwards.
+   */
   async release(): Promise<void> {
+    await Promise.allSettled(this.#running)
     if (this.#profiled) this.#session.endProfiling()
     await this.#session.release()
   }
