@@ -4,7 +4,7 @@
 import './no-telemetry.js'
 import * as ort from 'onnxruntime-node'
 import { FlexitError, invalidArgument } from './errors.js'
-import { limits } from './parameters.js'
+import { limits } from './limits.js'
 
 /** The version of ONNX Runtime, on which the last bits of results depend. */
 export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common
