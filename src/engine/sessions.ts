@@ -13,8 +13,6 @@ export interface SessionsOptions {
   readonly threads?: number | undefined
   /** Where built graphs are kept. */
   readonly cacheFolder: string
-  /** Write the time of every operation of a step to a trace file with this prefix, when the engine is closed. */
-  readonly profile?: string | undefined
   /** Called before work that takes long: building a graph, loading it. */
   readonly onProgress?: ((doing: string) => void) | undefined
 }
@@ -101,7 +99,7 @@ export class Sessions {
   }
 
   async #load({ kind, key, specification, build }: SessionRequest): Promise<Session> {
-    const { device = { kind: 'cpu', index: 0 }, threads = 0, profile, onProgress } = this.#options
+    const { device = { kind: 'cpu', index: 0 }, threads = 0, onProgress } = this.#options
     const checkAndBuild = async () => {
       onProgress?.(`building the ${kind} graph`)
       await this.#pack.verify(specification.networks)
@@ -109,7 +107,7 @@ export class Sessions {
     }
     const create = (path: string) => {
       onProgress?.(`loading the ${kind} graph`)
-      return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
+      return Session.create(path, { device, threads })
     }
     return this.#cache.use(kind, [this.#pack.digest, key], checkAndBuild, create)
   }

@@ -358,7 +358,7 @@ test('options that are wrong in JavaScript are refused when an engine is opened'
     t.like(error, { code: 'INVALID_ARGUMENT', field })
     t.regex(error.cure ?? '', cure)
   }
-  const unset = { device: undefined, threads: undefined, profile: undefined, onProgress: undefined }
+  const unset = { device: undefined, threads: undefined, onProgress: undefined }
   const engine = await Engine.open({ ...good, ...unset })
   await engine.close()
 })
