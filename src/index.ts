@@ -4,7 +4,8 @@
 export { Engine, type EditRequest, type EngineOptions } from './engine/engine.js'
 export { Edit, type EditState, type StepLosses, type StepReport } from './engine/edit.js'
 export { readEditFile, writeEditFile, type SavedEdit } from './engine/edit-file.js'
-export { limits, resolveParameters, specificationKey } from './engine/parameters.js'
+export { limits } from './engine/limits.js'
+export { resolveParameters, specificationKey } from './engine/parameters.js'
 export { type Picture, type ReadPictureOptions, readPicture } from './engine/picture.js'
 export {
   type AnimationOptions,

@@ -7,6 +7,7 @@ import { Command } from 'commander'
 import { fileError, systemErrorCode } from '../engine/errors.js'
 import { tensorFolder } from '../engine/graph/onnx.js'
 import { cacheFolder, formatBytes } from '../engine/pack/locations.js'
+import { counted } from './progress.js'
 
 export function cacheCommand(): Command {
   const command = new Command('cache')
@@ -24,7 +25,7 @@ const abandonedMs = 10 * 60_000
 
 async function show(): Promise<void> {
   const { graphs, bytes } = await contents(cacheFolder())
-  console.log(`${cacheFolder()}\n${counted(graphs)}, ${formatBytes(bytes)}`)
+  console.log(`${cacheFolder()}\n${counted(graphs, 'graph')}, ${formatBytes(bytes)}`)
 }
 
 async function clear(): Promise<void> {
@@ -35,11 +36,7 @@ async function clear(): Promise<void> {
       throw fileError(error, path, 'delete')
     })
   }
-  console.log(`deleted ${counted(graphs)}, ${formatBytes(bytes)}, from ${folder}`)
-}
-
-function counted(graphs: number): string {
-  return graphs === 1 ? '1 graph' : `${graphs} graphs`
+  console.log(`deleted ${counted(graphs, 'graph')}, ${formatBytes(bytes)}, from ${folder}`)
 }
 
 interface Contents {

@@ -8,6 +8,7 @@ import { Pack } from '../engine/pack/pack.js'
 import { type EditParameters, resolveParameters } from '../engine/parameters.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 import type { Outcome, SchedulerApi } from '../scheduler/api.js'
+import type { StepDevice } from '../scheduler/device.js'
 import { Scheduler } from '../scheduler/scheduler.js'
 import { openDevices } from '../scheduler/worker-device.js'
 import { chosenPack } from './chosen-pack.js'
@@ -38,7 +39,7 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   const open = async (usual: EditParameters) => {
     const setup = { devices, packs: [folder], threads: choice.threads, cacheFolder: cacheFolder(), usual }
     const opened = await openDevices({ ...setup, onProgress: (doing) => progress.doing(doing) })
-    return new Scheduler({ devices: opened, resolve: (given) => resolveParameters(given, pack) })
+    return schedulerOf(opened, pack)
   }
   let scheduler: Promise<Scheduler> | undefined
   return {
@@ -53,15 +54,30 @@ export async function deviceMaker(choice: DeviceChoice, progress: Progress): Pro
   }
 }
 
+/** What has not been told yet of an edit, at most, before it waits for its watcher. */
+const mostUntold = 4
+
+/** A scheduler for a command's own edits: it makes as many as it is given, at once. */
+export function schedulerOf(devices: readonly StepDevice[], pack: Pack): Scheduler {
+  const limits = { edits: Infinity }
+  return new Scheduler({ devices, limits, resolve: (given) => resolveParameters(given, pack) })
+}
+
 /** Leave an edit to a scheduler. Errors: those of the watcher, and of admission. */
 export function makeBy(scheduler: SchedulerApi, state: EditState, { watcher, signal }: Order): Promise<Ended> {
   const steps = state.parameters.steps - state.step
   const ticket = scheduler.admit({ tenant: '', priority: 'normal', bytes: 0, steps })
   return new Promise((resolve, reject) => {
     let told: Promise<void> = Promise.resolve()
+    let untold = 0
     /** In order, also where some of it takes long; an edit whose watcher fails is stopped. */
     const tell = (act: () => void | Promise<void>) => {
-      told = told.then(act)
+      untold++
+      if (untold === mostUntold) edit.hold(true)
+      told = told.then(act).then(() => {
+        if (untold === mostUntold) edit.hold(false)
+        untold--
+      })
       told.catch(() => edit.cancel())
     }
     const edit = scheduler.submit(ticket, state, {

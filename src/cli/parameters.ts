@@ -2,7 +2,8 @@
 // Symbols are those of FlexIT (CVPR 2022), section 3.
 
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { type EditParameters, limits } from '../engine/parameters.js'
+import { limits } from '../engine/limits.js'
+import type { EditParameters } from '../engine/parameters.js'
 
 export const parameterKeys = [
   'steps',

@@ -1,24 +1,15 @@
 // An engine: one pack on one device. It prepares edits, takes batches of them a step further, and draws their pictures.
 // The method is FlexIT's (CVPR 2022), section 3.
 
-import { LRUCache } from 'lru-cache'
 import { checkPath, checkRequest } from './check-request.js'
 import { Edit, type EditState, type NetworkEmbeddings, type StepReport, checkState } from './edit.js'
 import { FlexitError, invalidArgument } from './errors.js'
-import { GraphCache } from './graph-cache.js'
-import type { Graph } from './graph/graph.js'
 import { Pack } from './pack/pack.js'
-import {
-  type EditParameters,
-  type GivenParameters,
-  checkText,
-  resolveParameters,
-  specificationKey,
-  specificationOf,
-} from './parameters.js'
+import { type GivenParameters, checkText, resolveParameters, specificationKey, specificationOf } from './parameters.js'
 import { type Picture, pictureToTensor, tensorToPicture } from './picture.js'
 import { tapCount } from './networks/lpips.js'
-import { type Device, type FloatTensor, Session, checkDevice, type Tensor, type TensorData } from './runtime.js'
+import { type FloatTensor, type Tensor, type TensorData, checkDevice } from './runtime.js'
+import { Sessions, type SessionsOptions } from './sessions.js'
 import {
   type StepSpecification,
   decodeGraph,
@@ -28,20 +19,12 @@ import {
   textGraph,
   variableShape,
 } from './step-graph.js'
-import { type ViewSample, centreView, sampleView, viewInputNames } from './views.js'
+import { StepInputs, viewInputs } from './step-inputs.js'
+import { centreView } from './views.js'
 
-export interface EngineOptions {
+export interface EngineOptions extends SessionsOptions {
   /** Folder of the pack. */
   readonly pack: string
-  readonly device?: Device | undefined
-  /** Threads within one operation on the CPU. Default 0: one for each physical core. */
-  readonly threads?: number | undefined
-  /** Where built graphs are kept. */
-  readonly cacheFolder: string
-  /** Write the time of every operation of a step to a trace file with this prefix, when the engine is closed. */
-  readonly profile?: string | undefined
-  /** Called before work that takes long: building a graph, loading it. */
-  readonly onProgress?: ((doing: string) => void) | undefined
 }
 
 export interface EditRequest {
@@ -55,41 +38,18 @@ export interface EditRequest {
   readonly parameters?: GivenParameters | undefined
 }
 
-/** Sessions kept ready: those of steps, and those around them. */
-const maxSessions = 12
-
-/** The same for those of steps: each keeps the memory of its largest step, which grows with its views. */
-const maxStepSize = 24
-
-type Sessions = LRUCache<string, Promise<Session>>
-
-function newSessions(limits: { readonly max: number; readonly maxSize?: number }): Sessions {
-  return new LRUCache({
-    ...limits,
-    dispose: (loading) => void loading.then((session) => session.release()).catch(() => undefined),
-  })
-}
-
-/** 2 for an edit with the embedded pack's default parameters, 9 for one with 64 views of two networks. */
-function stepSize({ views, networks }: StepSpecification): number {
-  return Math.min(1 + Math.ceil((views * networks.length) / 16), maxStepSize)
-}
-
 export class Engine {
   readonly pack: Pack
-  readonly #options: EngineOptions
-  readonly #cache: GraphCache
-  readonly #steps = newSessions({ max: maxSessions, maxSize: maxStepSize })
-  readonly #around = newSessions({ max: maxSessions })
+  readonly #sessions: Sessions
+  readonly #inputs: StepInputs
   /** Under way: `close` waits for it. */
   readonly #work = new Set<Promise<unknown>>()
   #closing: Promise<void> | undefined
-  #lastBatch: { readonly edits: readonly Edit[]; readonly inputs: Record<string, Tensor> } | undefined
 
   private constructor(pack: Pack, options: EngineOptions) {
     this.pack = pack
-    this.#options = options
-    this.#cache = new GraphCache(options.cacheFolder)
+    this.#sessions = new Sessions(pack, options)
+    this.#inputs = new StepInputs(pack)
   }
 
   /**
@@ -167,15 +127,17 @@ export class Engine {
   }
 
   async #takeStep(edits: readonly Edit[], first: Edit): Promise<StepReport[]> {
-    const key = specificationKey(first.specification)
-    const session = await this.#session(
-      'step',
-      key,
-      () => stepGraph(this.pack, first.specification),
-      first.specification,
-    )
-    const outputs = await session.run(this.#stepInputs(edits, first.specification))
-    return edits.map((edit, i) => this.#settle(edit, outputs, i))
+    const { specification } = first
+    const session = await this.#sessions.get({
+      kind: 'step',
+      key: specificationKey(specification),
+      specification,
+      build: () => stepGraph(this.pack, specification),
+    })
+    const outputs = await session.run(this.#inputs.of(edits, specification))
+    const reports = edits.map((edit, i) => this.#settle(edit, outputs, i))
+    if (edits.some(({ done }) => done)) this.#inputs.forget()
+    return reports
   }
 
   /**
@@ -187,10 +149,11 @@ export class Engine {
   }
 
   async #picture(edit: Edit): Promise<Picture> {
-    const { z } = edit
-    if (edit.specification.space === 'pixels') return tensorToPicture(z, { height: this.size, width: this.size })
+    const { z, specification } = edit
+    if (specification.space === 'pixels') return tensorToPicture(z, { height: this.size, width: this.size })
     const shape = [1, ...variableShape(this.pack, 'latent')]
-    const session = await this.#session('decode', '', () => decodeGraph(this.pack), edit.specification)
+    const build = () => decodeGraph(this.pack)
+    const session = await this.#sessions.get({ kind: 'decode', key: '', specification, build })
     return this.#preview(await session.run({ z: { shape, data: z } }), 0)
   }
 
@@ -207,12 +170,9 @@ export class Engine {
   }
 
   /** Free the sessions of steps: they are loaded again when needed. Returns whether there were any. To be called between steps. */
-  async trim(): Promise<boolean> {
-    const sessions = [...this.#steps.values()]
-    this.#steps.clear()
-    // What frees each was told to wait for it first.
-    await Promise.allSettled(sessions)
-    return sessions.length > 0
+  trim(): Promise<boolean> {
+    this.#inputs.forget()
+    return this.#sessions.trim()
   }
 
   /** Wait for work under way, free the sessions and close the pack's files. An engine that was closed does no work again. */
@@ -222,10 +182,8 @@ export class Engine {
 
   async #close(): Promise<void> {
     await Promise.allSettled(this.#work)
-    const sessions = [...this.#steps.values(), ...this.#around.values()]
-    this.#steps.clear()
-    this.#around.clear()
-    await Promise.allSettled(sessions)
+    this.#inputs.forget()
+    await this.#sessions.close()
     this.pack.close()
   }
 
@@ -246,36 +204,11 @@ export class Engine {
     }
   }
 
-  #session(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
-    const id = `${kind} ${key}`
-    const sessions = kind === 'step' ? this.#steps : this.#around
-    const known = sessions.get(id)
-    if (known !== undefined) return known
-    const loading = this.#load(kind, key, build, specification)
-    sessions.set(id, loading, kind === 'step' ? { size: stepSize(specification) } : {})
-    loading.catch(() => sessions.delete(id))
-    return loading
-  }
-
-  async #load(kind: string, key: string, build: () => Graph, specification: StepSpecification): Promise<Session> {
-    const { device = { kind: 'cpu', index: 0 }, threads = 0, profile, onProgress } = this.#options
-    const parts = [this.pack.digest, key]
-    const checkAndBuild = async () => {
-      onProgress?.(`building the ${kind} graph`)
-      await this.pack.verify(specification.networks)
-      return build()
-    }
-    const create = (path: string) => {
-      onProgress?.(`loading the ${kind} graph`)
-      return Session.create(path, { device, threads, ...(kind === 'step' && profile !== undefined ? { profile } : {}) })
-    }
-    return this.#cache.use(kind, parts, checkAndBuild, create)
-  }
-
   async #runPrepare(image: Float32Array, specification: StepSpecification): Promise<Record<string, Tensor>> {
     const { space, networks, perceptual } = specification
     const key = JSON.stringify([space, networks, perceptual])
-    const session = await this.#session('prepare', key, () => prepareGraph(this.pack, specification), specification)
+    const build = () => prepareGraph(this.pack, specification)
+    const session = await this.#sessions.get({ kind: 'prepare', key, specification, build })
     const inputs: Record<string, Tensor> = { image: { shape: [1, 3, this.size, this.size], data: image } }
     for (const name of networks) {
       const { config } = this.pack.clip(name)
@@ -312,7 +245,8 @@ export class Engine {
       inputs[`last.${name}`] = { shape: [2, 1, contextLength], data: last }
     }
     const key = JSON.stringify(specification.networks)
-    const session = await this.#session('text', key, () => textGraph(this.pack, specification), specification)
+    const build = () => textGraph(this.pack, specification)
+    const session = await this.#sessions.get({ kind: 'text', key, specification, build })
     const texts = await session.run(inputs)
     const { lambdaI, lambdaS } = parameters
     const embeddings = new Map<string, NetworkEmbeddings>()
@@ -324,70 +258,6 @@ export class Engine {
       embeddings.set(name, { target: point, sourceText, targetText })
     }
     return { embeddings, warnings: [...warnings] }
-  }
-
-  #stepInputs(edits: readonly Edit[], specification: StepSpecification): Record<string, Tensor> {
-    const inputs: Record<string, Tensor> = { ...this.#constantInputs(edits, specification) }
-    const variable = variableShape(this.pack, specification.space)
-    inputs['z'] = stack(
-      edits.map((edit) => edit.z),
-      variable,
-    )
-    for (const name of specification.networks) {
-      Object.assign(
-        inputs,
-        viewInputs(
-          name,
-          edits.map((edit) => this.#views(edit, name)),
-          specification.views > 0,
-        ),
-      )
-    }
-    return inputs
-  }
-
-  /** The inputs that stay the same as long as a batch has the same edits; those of the last batch are kept. */
-  #constantInputs(edits: readonly Edit[], specification: StepSpecification): Record<string, Tensor> {
-    const last = this.#lastBatch
-    if (last?.edits.length === edits.length && edits.every((edit, i) => edit === last.edits[i])) return last.inputs
-    const [first] = edits
-    const inputs: Record<string, Tensor> = {
-      z0: stack(
-        edits.map((edit) => edit.constants.z0),
-        variableShape(this.pack, specification.space),
-      ),
-      learning_rate: scalars(edits, (p) => p.learningRate),
-    }
-    if (specification.latent) inputs['lambda_z'] = scalars(edits, (p) => p.lambdaZ)
-    if (specification.perceptual) {
-      inputs['lambda_p'] = scalars(edits, (p) => p.lambdaP)
-      first!.constants.features.forEach(({ shape }, tap) => {
-        inputs[names.feature(tap)] = stack(
-          edits.map((edit) => edit.constants.features[tap]!.data),
-          shape.slice(1),
-        )
-      })
-    }
-    for (const name of specification.networks) {
-      const of = (part: keyof NetworkEmbeddings) => {
-        const rows = edits.map((edit) => edit.constants.embeddings.get(name)![part])
-        return stack(rows, [rows[0]!.length])
-      }
-      inputs[names.target(name)] = of('target')
-      inputs[names.sourceText(name)] = of('sourceText')
-      inputs[names.targetText(name)] = of('targetText')
-    }
-    this.#lastBatch = { edits: [...edits], inputs }
-    return inputs
-  }
-
-  #views(edit: Edit, name: string): ViewSample[] {
-    const { index, config } = this.pack.clip(name)
-    const { seed, views } = edit.parameters
-    if (views === 0) return [centreView(this.size, this.size, config.imageResolution)]
-    return Array.from({ length: views }, (_, view) =>
-      sampleView({ seed, step: edit.step, network: index, view }, this.size, this.size, config.imageResolution),
-    )
   }
 
   #settle(edit: Edit, outputs: Readonly<Record<string, Tensor>>, i: number): StepReport {
@@ -466,39 +336,4 @@ function floats(tensors: Readonly<Record<string, Tensor>>, name: string): Float3
 function sample({ data, shape }: Tensor, i: number): TensorData {
   const size = data.length / shape[0]!
   return data.slice(i * size, (i + 1) * size)
-}
-
-/** Arrays of equal shape as a batch; a batch of one is not copied. */
-function stack(rows: readonly Float32Array[], shape: readonly number[]): Tensor {
-  const [first] = rows
-  if (rows.length === 1) return { shape: [1, ...shape], data: first! }
-  const data = new Float32Array(rows.length * first!.length)
-  rows.forEach((row, i) => data.set(row, i * row.length))
-  return { shape: [rows.length, ...shape], data }
-}
-
-function scalars(edits: readonly Edit[], of: (parameters: EditParameters) => number): Tensor {
-  return { shape: [edits.length], data: Float32Array.from(edits, (edit) => of(edit.parameters)) }
-}
-
-/** The inputs of `views` (views.ts) for the views of each edit. */
-function viewInputs(
-  network: string,
-  samples: readonly (readonly ViewSample[])[],
-  rotate: boolean,
-): Record<string, Tensor> {
-  const input = viewInputNames(network)
-  const count = samples[0]!.length
-  const flat = samples.flat()
-  const size = flat[0]!.y.length
-  const of = (row: (view: ViewSample) => ArrayLike<number>, length: number): Tensor => {
-    const data = new Float32Array(flat.length * length)
-    flat.forEach((view, i) => data.set(row(view), i * length))
-    return { shape: [samples.length, count, length], data }
-  }
-  return {
-    [input.y]: of((view) => view.y, size),
-    [input.x]: of((view) => view.x, size),
-    ...(rotate ? { [input.shear]: of((view) => view.shear, 2) } : {}),
-  }
 }

@@ -2,6 +2,7 @@
 
 import { z } from 'zod'
 import { FlexitError, invalidArgument } from './errors.js'
+import { limits, numbersSchema } from './limits.js'
 import type { Preset } from './losses.js'
 import type { Pack } from './pack/pack.js'
 import type { StepSpecification } from './step-graph.js'
@@ -34,30 +35,15 @@ export interface EditParameters {
 /** Parameters as they are asked for: what is left out, or undefined, comes from the pack and the preset. */
 export type GivenParameters = { readonly [K in keyof EditParameters]?: EditParameters[K] | undefined }
 
-/** Limits that hold everywhere; a server may set narrower ones. Threads: ONNX Runtime would start as many as it is told. */
-export const limits = {
-  steps: 10_000,
-  views: 64,
-  lambda: 1_000,
-  learningRate: 10,
-  textLength: 4_000,
-  threads: 1024,
-} as const
+const { views, ...weights } = numbersSchema.shape
 
-const lambda = z.number().min(0).max(limits.lambda)
-
-/** All parameters, none left out. */
+/** All parameters, none left out. Their order is also that in which they are saved. */
 export const parametersSchema = z.strictObject({
   preset: z.enum(['paper', 'reference']),
   space: z.enum(['latent', 'pixels']),
-  steps: z.int().min(1).max(limits.steps),
-  learningRate: z.number().positive().max(limits.learningRate),
-  lambdaP: lambda,
-  lambdaZ: lambda,
-  lambdaS: lambda,
-  lambdaI: lambda,
+  ...weights,
   networks: z.array(z.string()).min(1),
-  views: z.int().min(0).max(limits.views),
+  views,
   seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
 })
 

@@ -4,7 +4,7 @@
 import './no-telemetry.js'
 import * as ort from 'onnxruntime-node'
 import { FlexitError, invalidArgument } from './errors.js'
-import { limits } from './parameters.js'
+import { limits } from './limits.js'
 
 /** The version of ONNX Runtime, on which the last bits of results depend. */
 export const runtimeVersion: string = ort.env.versions.node ?? ort.env.versions.common
@@ -35,8 +35,6 @@ export interface SessionOptions {
   readonly device: Device
   /** Threads within one operation on the CPU, at most `limits.threads`; 0: one for each physical core. */
   readonly threads: number
-  /** Write the time of every operation to a trace file with this prefix. */
-  readonly profile?: string
 }
 
 /** `cpu`, `cpu:1`, `cuda:0`, `tensorrt:0`, `webgpu`. Errors: INVALID_ARGUMENT. */
@@ -66,18 +64,17 @@ export class BrokenModelError extends FlexitError {}
 /** A model on a device. */
 export class Session {
   readonly #session: ort.InferenceSession
-  readonly #profiled: boolean
+  readonly #running = new Set<Promise<unknown>>()
 
-  private constructor(session: ort.InferenceSession, profiled: boolean) {
+  private constructor(session: ort.InferenceSession) {
     this.#session = session
-    this.#profiled = profiled
   }
 
   /**
    * Load the model file `path` onto a device. Errors: FAILED_PRECONDITION where the device cannot be used here (never a
    * silent fall-back to another one), BrokenModelError where the file is not a valid model, INVALID_ARGUMENT (`threads`).
    */
-  static async create(path: string, { device, threads, profile }: SessionOptions): Promise<Session> {
+  static async create(path: string, { device, threads }: SessionOptions): Promise<Session> {
     if (!Number.isInteger(threads) || threads < 0 || threads > limits.threads) {
       throw invalidArgument(
         'threads',
@@ -96,9 +93,8 @@ export class Session {
         logSeverityLevel: 3,
         // Threads that spin while they wait win a little on an idle machine and lose most of its speed on a shared one.
         extra: { session: { intra_op: { allow_spinning: '0' } } },
-        ...(profile === undefined ? {} : { enableProfiling: true, profileFilePrefix: profile }),
       })
-      return new Session(session, profile !== undefined)
+      return new Session(session)
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       if (kind !== 'cpu') {
@@ -121,15 +117,17 @@ export class Session {
   /** Run the model once. Data of inputs is read in place; outputs are new arrays. */
   async run(inputs: Readonly<Record<string, Tensor>>): Promise<Record<string, Tensor>> {
     const feeds = Object.fromEntries(Object.entries(inputs).map(([name, tensor]) => [name, toOrt(tensor)]))
-    const results = await this.#session.run(feeds)
+    const running = this.#session.run(feeds)
+    this.#running.add(running)
+    const results = await running.finally(() => this.#running.delete(running))
     return Object.fromEntries(
       Object.entries(results).map(([name, { data, dims }]) => [name, { data: data as TensorData, shape: dims }]),
     )
   }
 
-  /** Free the device's memory, and write the profile if one was asked for. The session cannot be used afterwards. */
+  /** Wait for what runs, and free the device's memory. The session cannot be used afterwards. */
   async release(): Promise<void> {
-    if (this.#profiled) this.#session.endProfiling()
+    await Promise.allSettled(this.#running)
     await this.#session.release()
   }
 }

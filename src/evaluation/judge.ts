@@ -16,6 +16,7 @@ import { N } from '../engine/graph/shape.js'
 import { type LpipsOptions, lpipsDistance, lpipsFeatures } from '../engine/networks/lpips.js'
 import { Weights } from '../engine/networks/weights.js'
 import { openCheckpoint } from '../engine/pack/checkpoint.js'
+import type { TensorSource } from '../engine/pack/tensor-source.js'
 import { type Picture, pictureToTensor, readPicture } from '../engine/picture.js'
 import { type Device, Session, type Tensor, runtimeVersion } from '../engine/runtime.js'
 
@@ -146,12 +147,23 @@ export class Judge {
     const digest = createHash('sha256')
       .update(JSON.stringify([manifest, digests]))
       .digest('hex')
-    const open = (path: string) => openSession(path, options)
-    return new Judge(manifest, digest, options.device, {
-      classifier: await open(join(folder, classifier.file)),
-      features: features === undefined ? undefined : await open(join(folder, features.file)),
-      lpips: await (isOurs ? buildLpips(folder, lpips, digest, options) : open(join(folder, lpips.file))),
-    })
+    const opened: Session[] = []
+    const open = async (opening: Promise<Session>) => {
+      const session = await opening
+      opened.push(session)
+      return session
+    }
+    const openFile = ({ file }: { readonly file: string }) => open(openSession(join(folder, file), options))
+    try {
+      return new Judge(manifest, digest, options.device, {
+        classifier: await openFile(classifier),
+        features: features === undefined ? undefined : await openFile(features),
+        lpips: await (isOurs ? open(buildLpips(folder, lpips, digest, options)) : openFile(lpips)),
+      })
+    } catch (error) {
+      for (const session of opened) await session.release()
+      throw error
+    }
   }
 
   /** Judge pictures made of `original`. All of them are one batch: the same batch gives the same bits. */
@@ -257,14 +269,20 @@ async function buildLpips(
   digest: string,
   { cacheFolder, device, threads }: JudgeOptions,
 ): Promise<Session> {
-  const trunk = await openCheckpoint(join(folder, options.weights))
-  const linear = await openCheckpoint(join(folder, options.linear))
+  const opened: TensorSource[] = []
+  const openWeights = async (file: string) => {
+    const source = await openCheckpoint(join(folder, file))
+    opened.push(source)
+    return new Weights(source)
+  }
   try {
+    const trunk = await openWeights(options.weights)
+    const linear = await openWeights(options.linear)
     const build = () => {
       const graph = new Graph()
       const shape = [N, 3, options.size, options.size]
       const [a, b] = ['a', 'b'].map((name) =>
-        lpipsFeatures(graph.input(name, 'float32', shape), new Weights(trunk), new Weights(linear), options),
+        lpipsFeatures(graph.input(name, 'float32', shape), trunk, linear, options),
       )
       graph.output('distance', lpipsDistance(a!, b!))
       return graph
@@ -272,8 +290,7 @@ async function buildLpips(
     const load = (path: string) => Session.create(path, { device, threads })
     return await new GraphCache(cacheFolder).use('judge-lpips', [digest], build, load)
   } finally {
-    trunk.close()
-    linear.close()
+    for (const source of opened) source.close()
   }
 }
 

@@ -4,7 +4,7 @@
 import { readFileSync } from 'node:fs'
 import { z } from 'zod'
 import { FlexitError, fileError } from '../engine/errors.js'
-import { limits } from '../engine/parameters.js'
+import { limits } from '../engine/limits.js'
 import { formatDevice, parseDevice } from '../engine/runtime.js'
 
 const MiB = 1024 ** 2

@@ -1,5 +1,6 @@
 // What is wrong with a request is said in one sentence, with a cure, and nothing is written.
 
+import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { copyFile, link, mkdir, open, readFile, readdir, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -230,7 +231,7 @@ async function copyPack({ unlocked = false } = {}): Promise<string> {
   const manifest = JSON.parse(await readFile(join(tiny, 'pack.json'), 'utf8')) as { files: Record<string, object> }
   if (unlocked) for (const file of Object.keys(manifest.files)) manifest.files[file] = {}
   // Another digest than the embedded pack's, so that no graph in the cache was built of it.
-  await writeFile(join(folder, 'pack.json'), JSON.stringify({ ...manifest, description: folder }))
+  await writeFile(join(folder, 'pack.json'), JSON.stringify({ ...manifest, name: randomUUID() }))
   return folder
 }
 

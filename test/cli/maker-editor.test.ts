@@ -2,7 +2,7 @@
 // What an editor owes: src/evaluation/editor.ts.
 
 import test from 'ava'
-import { makeBy } from '../../src/cli/device-maker.js'
+import { makeBy, schedulerOf } from '../../src/cli/device-maker.js'
 import { makerEditor } from '../../src/cli/maker-editor.js'
 import { type PlacedMaker, makerPack } from '../../src/cli/maker.js'
 import { remoteMaker } from '../../src/cli/remote-maker.js'
@@ -11,6 +11,7 @@ import { resolveParameters } from '../../src/engine/parameters.js'
 import type { EditJob, Editor, Latent, MadeEdit } from '../../src/evaluation/editor.js'
 import { WireError } from '../../src/proto/status.js'
 import { AdmissionError } from '../../src/scheduler/api.js'
+import { FakeDevice } from '../scheduler/fake-device.js'
 import { randomPicture } from '../support/edits.js'
 import { FakeScheduler } from '../support-server/fake-scheduler.js'
 import { latentLength, pack, serve } from '../support-server/start.js'
@@ -77,6 +78,41 @@ test('an edit goes on from its last latent, at a server, to the same pictures as
   t.is(steps, 6)
   t.deepEqual(hexes(rest), hexes(atOnce).slice(2))
   t.deepEqual(rest.latent, atOnce.latent)
+})
+
+test('an edit of a scheduler here waits for a watcher that takes long', async (t) => {
+  const here = new FakeScheduler({ length: latentLength })
+  let goOn: () => void = () => undefined
+  const gate = new Promise<void>((resolve) => (goOn = resolve))
+  const told: (number | string)[] = []
+  const watcher = {
+    onStarted: () => told.push('started'),
+    onNote: () => undefined,
+    onStep: async ({ step }: { readonly step: number }) => {
+      told.push(step)
+      await gate
+    },
+  }
+  const { picture, source, target, parameters } = job('pear', [40])
+  const state = { pack: pack.digest, picture, source, target, parameters, step: 0, z: undefined }
+  const ended = makeBy(here, state, { watcher, signal: new AbortController().signal })
+  const [edit] = here.edits
+  await Promise.race([edit!.wasHeld, edit!.ended])
+  t.true(edit!.held)
+  t.true(edit!.state.step < 10)
+  t.deepEqual(told, ['started', 0])
+  goOn()
+  t.is((await ended).kind, 'completed')
+  t.false(edit!.held)
+  t.deepEqual(told, ['started', ...Array.from({ length: 40 }, (_, step) => step)])
+})
+
+test('a scheduler here takes as many edits as it is given', (t) => {
+  const scheduler = schedulerOf([new FakeDevice('cpu')], pack)
+  const request = { tenant: '', priority: 'normal', bytes: 0, steps: 1 } as const
+  t.notThrows(() => {
+    for (let i = 0; i <= 10_000; i++) scheduler.admit(request)
+  })
 })
 
 test('an error of the server is the edit’s, a stop cancels', async (t) => {

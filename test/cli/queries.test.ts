@@ -47,7 +47,7 @@ test('all mistakes of the rows are told at once, by line and column', async (t) 
   t.deepEqual(error.message.split('\n').slice(1), [
     '  line 3, column file: it is empty',
     '  line 3, column target: it is empty',
-    '  line 4, column steps: "many": It is not a number.',
+    '  line 4, column steps: "many": It is not a whole number from 1 to 10000.',
     '  line 5: it has 5 columns, the header has 4; texts with commas need quotes',
     '  line 6: it has 2 columns, the header has 4; texts with commas need quotes',
   ])
@@ -55,8 +55,17 @@ test('all mistakes of the rows are told at once, by line and column', async (t) 
   t.regex((await t.throwsAsync(readQueries(many))).message, /has 50 mistakes[^]* and 30 more$/)
 })
 
+test('a parameter in a row is what its option takes', async (t) => {
+  const path = await tableOf('file,source,target,views,seed,lambda_p\na,b,c,1e2,0.5,1e-2\nd,e,f,64,2,3\n')
+  const error = await t.throwsAsync(readQueries(path), { code: 'INVALID_ARGUMENT' })
+  t.deepEqual(error.message.split('\n').slice(1), [
+    '  line 2, column views: "1e2": It is not a whole number from 0 to 64.',
+    '  line 2, column seed: "0.5": It is not a whole number from 0 to 9007199254740991.',
+  ])
+})
+
 const broken: readonly (readonly [title: string, content: string | Uint8Array, message: RegExp])[] = [
-  ['empty', '', /has no queries/],
+  ['empty', '', /is not a table of comma-separated values: it is empty/],
   ['only a header', 'file,source,target\n', /has no queries/],
   [
     'semicolons',
@@ -65,7 +74,8 @@ const broken: readonly (readonly [title: string, content: string | Uint8Array, m
   ],
   ['no target', 'file,source\na,b\n', /has no column target; it has "file", "source"/],
   ['two pictures', 'file,path,source,target\na,b,c,d\n', /the columns file and path mean the same/],
-  ['an open quote', 'file,source,target\na,"b,c\n', /is not CSV: .*line 2/],
+  ['a name twice', 'file,source,target,note,note\na,b,c,d,e\n', /two of its columns are called "note"/],
+  ['an open quote', 'file,source,target\na,"b,c\n', /is not a table of .*line 2/],
   ['Latin-1', Buffer.from('file,source,target\na,b,c\nd,\xc4pfel,e\n', 'latin1'), /line 3: it is not UTF-8/],
   ['UTF-16', Buffer.from('\uFEFFfile,source,target\na,b,c\n', 'utf16le'), /line 1: it is not UTF-8/],
 ]

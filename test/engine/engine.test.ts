@@ -4,14 +4,20 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import test, { type ExecutionContext } from 'ava'
 import { Edit, type EditState } from '../../src/engine/edit.js'
 import { type EditRequest, Engine, type EngineOptions } from '../../src/engine/engine.js'
 import { FlexitError } from '../../src/engine/errors.js'
 import { type EditParameters, specificationKey } from '../../src/engine/parameters.js'
 import { readPicture } from '../../src/engine/picture.js'
+import { Session } from '../../src/engine/runtime.js'
 import { stepGraph } from '../../src/engine/step-graph.js'
 import { type Trace, advance, bytesOf, randomPicture, requests, tinyPack } from '../support/edits.js'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
 
 const cacheFolder = await mkdtemp(join(tmpdir(), 'flexit-test-'))
 const [one, two] = (await Promise.all(
@@ -352,7 +358,7 @@ test('options that are wrong in JavaScript are refused when an engine is opened'
     t.like(error, { code: 'INVALID_ARGUMENT', field })
     t.regex(error.cure ?? '', cure)
   }
-  const unset = { device: undefined, threads: undefined, profile: undefined, onProgress: undefined }
+  const unset = { device: undefined, threads: undefined, onProgress: undefined }
   const engine = await Engine.open({ ...good, ...unset })
   await engine.close()
 })
@@ -368,6 +374,58 @@ test.serial('graphs that are not needed are let go, and come back as they were',
   t.false(await one.trim())
   const again = await alone(one, states, 1)
   again.forEach((trace, i) => same(t, trace, traces[i]!, `edit ${i}`))
+})
+
+test.serial('a graph that is let go while a step of it runs is freed after the step', async (t) => {
+  const states = [1, 2].map((views) => begin(one, 1, { views, networks: ['vit'], lambdaP: 0 })[0]!)
+  const expected = await alone(one, states, 2)
+  const edits = await prepareAll(one, states)
+  for (const edit of edits) await one.step([edit])
+  const reports = await Promise.all([...edits.map((edit) => one.step([edit])), one.trim()])
+  edits.forEach((edit, i) => t.true(bytesOf(edit.z).equals(expected[i]![1]!.z), `edit ${i}`))
+  t.is(reports.at(-1), true)
+})
+
+test.serial('a batch is put together once, and kept no longer than it is needed', async (t) => {
+  const run = Object.getOwnPropertyDescriptor(Session.prototype, 'run')!
+  const seen: WeakRef<object>[] = []
+  Session.prototype.run = function (this: Session, inputs) {
+    if ('learning_rate' in inputs) seen.push(new WeakRef(inputs['z0']!.data))
+    return (run.value as Session['run']).call(this, inputs)
+  }
+  t.teardown(() => Object.defineProperty(Session.prototype, 'run', run))
+  const engine = await Engine.open({ pack: tinyPack, cacheFolder, threads: 1 })
+  t.teardown(() => engine.close())
+  const batch = async (steps: number) => {
+    const given = requests(one.size, 2, { views: 0, networks: ['vit'], lambdaP: 0 })
+    const states = given.map((request) => engine.begin({ ...request, parameters: { ...request.parameters, steps } }))
+    return prepareAll(engine, states)
+  }
+  const held = async () => {
+    // A reference that was followed holds until the end of its turn.
+    await new Promise(setImmediate)
+    collectGarbage()
+    return seen.map((ref) => ref.deref() !== undefined)
+  }
+
+  const edits = await batch(3)
+  await engine.step(edits)
+  await engine.step(edits)
+  t.is(seen[0]!.deref(), seen[1]!.deref())
+  t.deepEqual(await held(), [true, true], 'while it goes on')
+  await engine.trim()
+  t.deepEqual(await held(), [false, false], 'memory ran out')
+  await engine.step(edits)
+  t.deepEqual([edits[0]!.done, await held()], [true, [false, false, false]], 'it is done')
+
+  seen.length = 0
+  const stepped = async () => {
+    const edits = await batch(3)
+    await engine.step(edits)
+    return edits.map((edit) => new WeakRef(edit))
+  }
+  const refs = await stepped()
+  t.deepEqual([await held(), refs.map((ref) => ref.deref())], [[false], [undefined, undefined]], 'its edits are gone')
 })
 
 test.serial('closing waits for what is under way; afterwards nothing is loaded again', async (t) => {

@@ -4,11 +4,12 @@ import { readFile, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { FlexitError } from '../../src/engine/errors.js'
+import { limits } from '../../src/engine/limits.js'
+import { parseManifest } from '../../src/engine/pack/manifest.js'
 import { Pack } from '../../src/engine/pack/pack.js'
 import {
   type EditParameters,
   checkText,
-  limits,
   resolveParameters,
   specificationKey,
   specificationOf,
@@ -108,6 +109,19 @@ for (const [field, values] of Object.entries(wrong)) {
     }
   })
 }
+
+test('a default that no edit may have is refused with its pack', async (t) => {
+  const manifest = JSON.parse(await readFile(join(tinyPack, 'pack.json'), 'utf8')) as object
+  const fields = Object.keys(tiny.manifest.defaults)
+  t.is(fields.length, 7)
+  for (const field of fields) {
+    for (const value of wrong[field]!) {
+      const text = JSON.stringify({ ...manifest, defaults: { [field]: value } })
+      const message = new RegExp(`^x is not a valid pack manifest: defaults\\.${field}: `)
+      t.throws(() => parseManifest(text, 'x'), { code: 'DATA_LOSS', message }, String(value))
+    }
+  }
+})
 
 test('a number that is not finite is told as it is', (t) => {
   for (const learningRate of [Infinity, -Infinity, NaN]) {

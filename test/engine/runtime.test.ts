@@ -1,6 +1,6 @@
 // Sessions and the names of devices: what is refused, and that refusing is all that happens.
 
-import { readdir, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { FlexitError } from '../../src/engine/errors.js'
@@ -96,12 +96,3 @@ test('a number of threads that would starve the machine is refused', async (t) =
     t.is(error.code, 'INVALID_ARGUMENT')
   }
 })
-
-test('a profile is written when the session is released', (t) =>
-  withFolder(async (folder) => {
-    const path = await writeOnnx(identityLike(), folder, 'net')
-    const session = await Session.create(path, { device: cpu, threads: 1, profile: join(folder, 'trace') })
-    await session.run(inputs)
-    await session.release()
-    t.is((await readdir(folder)).filter((file) => file.startsWith('trace')).length, 1)
-  }))

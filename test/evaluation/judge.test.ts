@@ -1,6 +1,7 @@
 // The judge: its manifest, what it feeds its networks, and LPIPS over AlexNet as a network of ours.
 // The stand-in's networks are written in support.ts.
 
+import { existsSync, readdirSync, readlinkSync } from 'node:fs'
 import { appendFile, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import test from 'ava'
@@ -11,7 +12,7 @@ import { Graph } from '../../src/engine/graph/graph.js'
 import { tensorFolder, writeOnnx } from '../../src/engine/graph/onnx.js'
 import * as op from '../../src/engine/graph/ops.js'
 import { N } from '../../src/engine/graph/shape.js'
-import { runtimeVersion } from '../../src/engine/runtime.js'
+import { Session, runtimeVersion } from '../../src/engine/runtime.js'
 import type { Judge } from '../../src/evaluation/judge.js'
 import { judgePictures } from '../../src/evaluation/opinions.js'
 import { Store } from '../../src/evaluation/store.js'
@@ -201,6 +202,40 @@ test('a judge that is not whole is refused, and says why', async (t) => {
   const broken = open({}, (folder) => writeFile(join(folder, 'lpips.onnx'), 'not a model'))
   await t.throwsAsync(broken, { code: 'DATA_LOSS', message: /cannot load .*lpips\.onnx/ })
 })
+
+test.serial('a judge that does not open keeps nothing open', async (t) => {
+  const release = Object.getOwnPropertyDescriptor(Session.prototype, 'release')!
+  let released = 0
+  Session.prototype.release = function (this: Session) {
+    released++
+    return (release.value as Session['release']).call(this)
+  }
+  t.teardown(() => Object.defineProperty(Session.prototype, 'release', release))
+  const lpips = { trunk: 'alexnet', weights: 'trunk.safetensors', linear: 'linear.safetensors', size: 63 }
+  const opening = withFolder(async (folder) => {
+    await writeJudge(folder, judgeManifest({ lpips }))
+    const one = { name: 'x', dtype: 'F32', shape: [1], data: Float32Array.of(1) } as const
+    await writeFile(join(folder, 'trunk.safetensors'), Buffer.concat(serialiseSafetensors([one])))
+    await writeFile(join(folder, 'linear.safetensors'), 'these are no weights')
+    await t.throwsAsync(openJudge(folder), { code: 'DATA_LOSS', message: /linear\.safetensors/ })
+    return openFiles().filter((path) => path.startsWith(folder))
+  })
+  t.deepEqual(await opening, [])
+  t.is(released, 1)
+})
+
+/** Of this process, where the system tells. */
+function openFiles(): string[] {
+  const table = '/proc/self/fd'
+  if (!existsSync(table)) return []
+  return readdirSync(table).flatMap((file) => {
+    try {
+      return [readlinkSync(join(table, file))]
+    } catch {
+      return [] // that of the reading itself
+    }
+  })
+}
 
 test('a manifest that does not fit its models is told of where they run', async (t) => {
   const { classifier } = judgeManifest() as Record<string, object>

@@ -50,9 +50,18 @@ test('tables are read as RFC 4180 has them, and written so that they read back',
   t.deepEqual(rows, expected)
   t.deepEqual(parseCsv(formatCsv(expected), 'x').rows, expected)
   t.is(formatCsv([{ x: 0.1 + 0.2, y: undefined }]), 'x,y\n0.30000000000000004,\n')
+  const spaced = [{ a: ' x', b: 'y\t' }]
+  t.deepEqual(parseCsv(formatCsv(spaced), 'x').rows, spaced)
   for (const bad of ['', 'a,a\n1,2', 'a,b\n1', 'a\n"1']) {
     t.throws(() => parseCsv(bad, 'bad.csv'), { message: /^bad\.csv is not a table/ }, bad)
   }
+})
+
+test('spaces around fields and columns without a name are as if they were not there', (t) => {
+  const { columns, rows } = parseCsv(', image , a b ,,\n7, x.png ," 1 ",,\n', 'x')
+  t.deepEqual(columns, ['', 'image', 'a b', '', ''])
+  t.deepEqual(rows, [{ '': '7', image: 'x.png', 'a b': ' 1 ' }])
+  t.throws(() => parseCsv('a,b\n\n1,2\n1\n', 'x'), { message: /line 4: it has 1 columns, the header has 2/ })
 })
 
 test('queries with labels, in the order of the file, judged among the classes of labels.csv', async (t) => {

@@ -1,14 +1,12 @@
 // A file of queries: CSV (RFC 4180) with a header, one edit a row. Read whole and checked before anything runs.
 // Mistakes are told together, by line and column.
 
-import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { InvalidArgumentError } from 'commander'
-import { CsvError, parse } from 'csv-parse/sync'
-import { FlexitError, fileError, invalidArgument } from '../../engine/errors.js'
+import { type FlexitError, invalidArgument } from '../../engine/errors.js'
 import type { EditParameters } from '../../engine/parameters.js'
-import { decodeTable } from '../../evaluation/csv.js'
-import { parameterKeys, parseList, parseNumber } from '../parameters.js'
+import { type CsvLine, readLines, wrongWidth } from '../../evaluation/csv.js'
+import { parameterKeys, parseList, parseNumberOf } from '../parameters.js'
 
 export interface Query {
   /** Of the file, where its row ends. */
@@ -48,38 +46,35 @@ const maxTold = 20
  * INVALID_ARGUMENT (not UTF-8, not CSV, columns that lack, rows that are wrong), naming lines and columns.
  */
 export async function readQueries(path: string, images = dirname(path)): Promise<QueryFile> {
-  const bytes = await readFile(path).catch((error: unknown) => {
-    throw fileError(error, path, 'read')
-  })
-  const [header, ...rows] = parseRows(decodeTable(bytes, path), path)
-  if (header === undefined || rows.length === 0) {
+  const [header, ...rows] = await readLines(path)
+  if (rows.length === 0) {
     throw invalidArgument('queries', `${path} has no queries`, 'Give it a header and a row for each edit.')
   }
-  const meanings = header.record.map(meaningOf)
+  const meanings = header.fields.map(meaningOf)
   const columns = new Map<Meaning, string>()
   for (const [i, meaning] of meanings.entries()) {
     const before = meaning && columns.get(meaning)
     if (before !== undefined) {
-      const message = `${path}: the columns ${before} and ${header.record[i]!} mean the same`
+      const message = `${path}: the columns ${before} and ${header.fields[i]!} mean the same`
       throw invalidArgument('queries', message, 'Leave one of them out.')
     }
-    if (meaning !== undefined) columns.set(meaning, header.record[i]!)
+    if (meaning !== undefined) columns.set(meaning, header.fields[i]!)
   }
   const missing = (['image', 'source', 'target'] as const).find((meaning) => !columns.has(meaning))
   if (missing !== undefined) {
-    const found = header.record.map((name) => JSON.stringify(name)).join(', ')
+    const found = header.fields.map((name) => JSON.stringify(name)).join(', ')
     const what = missing === 'image' ? 'image (or file, or path)' : missing
     const cure = 'Columns are separated by commas; see `npx flexit batch --help`.'
     throw invalidArgument('queries', `${path} has no column ${what}; it has ${found}`, cure)
   }
 
   const mistakes: RowMistake[] = []
-  const queries = rows.flatMap(({ record, line }) => {
-    const query = toQuery(record, line, meanings, header.record, mistakes)
+  const queries = rows.flatMap((row) => {
+    const query = toQuery(row, meanings, header, mistakes)
     return query === undefined ? [] : [{ ...query, imagePath: resolve(images, query.image) }]
   })
   if (mistakes.length > 0) throw rowErrors(path, mistakes, 'Ranges and pictures are looked at once these are mended.')
-  const ignored = header.record.filter((name, i) => meanings[i] === undefined && name !== '')
+  const ignored = header.fields.filter((name, i) => meanings[i] === undefined && name !== '')
   return { path, queries, columns, ignored }
 }
 
@@ -94,23 +89,23 @@ export function rowErrors(path: string, mistakes: readonly RowMistake[], cure?: 
 }
 
 function toQuery(
-  record: readonly string[],
-  line: number,
+  row: CsvLine,
   meanings: readonly (Meaning | undefined)[],
-  header: readonly string[],
+  header: CsvLine,
   mistakes: RowMistake[],
 ): Omit<Query, 'imagePath'> | undefined {
   const before = mistakes.length
-  if (record.length !== header.length) {
-    const message = `it has ${record.length} columns, the header has ${header.length}; texts with commas need quotes`
-    mistakes.push({ line, column: undefined, message })
+  const { fields, line } = row
+  const wrong = wrongWidth(row, header)
+  if (wrong !== undefined) {
+    mistakes.push({ line, column: undefined, message: wrong })
     return undefined
   }
   const texts = { image: '', source: '', target: '' }
   const parameters: Record<string, unknown> = {}
   for (const [i, meaning] of meanings.entries()) {
-    const cell = record[i]!
-    const column = header[i]!
+    const cell = fields[i]!
+    const column = header.fields[i]!
     if (meaning === 'image' || meaning === 'source' || meaning === 'target') {
       if (cell === '') mistakes.push({ line, column, message: 'it is empty' })
       texts[meaning] = cell
@@ -128,7 +123,7 @@ function toQuery(
 
 function parseCell(key: ParameterKey, cell: string): unknown {
   if (key === 'networks') return parseList(cell)
-  return key === 'preset' || key === 'space' ? cell : parseNumber(cell)
+  return key === 'preset' || key === 'space' ? cell : parseNumberOf(key, cell)
 }
 
 /** `lambda_p`, `lambda-p` and `lambdaP` are one name. */
@@ -137,27 +132,4 @@ function meaningOf(name: string): Meaning | undefined {
   if (plain === 'image' || plain === 'file' || plain === 'path') return 'image'
   if (plain === 'source' || plain === 'target') return plain
   return parameterKeys.find((key) => key.toLowerCase() === plain)
-}
-
-interface Row {
-  readonly record: string[]
-  readonly line: number
-}
-
-function parseRows(text: string, path: string): Row[] {
-  try {
-    const options = { info: true, trim: true, skip_empty_lines: true, relax_column_count: true } as const
-    const rows = parse(text, options) as unknown as { record: string[]; info: { lines: number } }[]
-    return rows.map(({ record, info }) => ({ record, line: info.lines }))
-  } catch (error) {
-    if (!(error instanceof CsvError)) throw error
-    const message = `${path} is not CSV: ${error.message}`
-    throw new FlexitError({
-      code: 'INVALID_ARGUMENT',
-      field: 'queries',
-      message,
-      cure: 'Put texts with commas or quotes into "…", and double the quotes in them.',
-      cause: error,
-    })
-  }
 }

@@ -44,7 +44,6 @@ export const gradientRules: { readonly [K in OperationName]: Rule<K> | typeof no
   Max: none,
   Equal: none,
   Greater: none,
-  And: none,
   // y = −x: dX = −dY
   Neg: ({ dY }) => [op.neg(dY)],
   Abs: none,

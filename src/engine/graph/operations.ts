@@ -32,7 +32,6 @@ export interface Attributes {
   Max: None
   Equal: None
   Greater: None
-  And: None
   // Element-wise, one operand.
   Neg: None
   Abs: None
@@ -144,7 +143,6 @@ const inference: { readonly [K in OperationName]: Inference<K> } = {
   Max: elementWise,
   Equal: comparison,
   Greater: comparison,
-  And: elementWise,
   Neg: unary,
   Abs: unary,
   Sign: unary,

@@ -12,7 +12,7 @@ function pair(a: Operand, b: Operand): [Value, Value] {
   return [typeof a === 'number' ? graph.scalar(a) : a, typeof b === 'number' ? graph.scalar(b) : b]
 }
 
-function binary(operation: 'Add' | 'Sub' | 'Mul' | 'Div' | 'Max' | 'Equal' | 'Greater' | 'And') {
+function binary(operation: 'Add' | 'Sub' | 'Mul' | 'Div' | 'Max' | 'Equal' | 'Greater') {
   return (a: Operand, b: Operand, name?: string): Value => {
     const [p, q] = pair(a, b)
     return p.graph.apply(operation, [p, q], {}, name)[0]!
@@ -44,7 +44,6 @@ export const div = binary('Div')
 export const max = binary('Max')
 export const equal = binary('Equal')
 export const greater = binary('Greater')
-export const and = binary('And')
 export const neg = unary('Neg')
 export const abs = unary('Abs')
 export const sign = unary('Sign')

@@ -47,18 +47,16 @@ export function attentionLevels(resolution: number, attnResolutions: readonly nu
   return range(levels).filter((level) => attnResolutions.includes(Math.floor(resolution / 2 ** level)))
 }
 
-const VQGAN_F16 = {
+/** The ImageNet autoencoder of taming-transformers with the small codebook. */
+export const VQGAN_F16_1024: VqganConfig = {
   ch: 128,
   chMult: [1, 1, 2, 2, 4],
   numResBlocks: 2,
   attnLevels: attentionLevels(256, [16], 5),
   zChannels: 256,
   embedDim: 256,
+  nEmbed: 1024,
 }
-
-/** The ImageNet autoencoders of taming-transformers, by codebook. */
-export const VQGAN_F16_1024: VqganConfig = { ...VQGAN_F16, nEmbed: 1024 }
-export const VQGAN_F16_16384: VqganConfig = { ...VQGAN_F16, nEmbed: 16384 }
 
 const CLIP_TEXT = { contextLength: 77, vocabularySize: 49408, transformerLayers: 12 }
 const VIT_B = { embedDim: 512, imageResolution: 224, visionLayers: 12, visionWidth: 768, transformerWidth: 512 }
@@ -99,7 +97,6 @@ export function vgg16Layers(widths: readonly [number, number, number, number, nu
 }
 
 export const VGG16: TrunkConfig = { kind: 'vgg16', layers: vgg16Layers([64, 128, 256, 512, 512]) }
-export const ALEXNET: TrunkConfig = { kind: 'alexnet', widths: [64, 192, 384, 256, 256] }
 
 /** What a pack's networks are, by the pack's name: what `synthesisePack` draws weights for. */
 export interface PackArchitecture {
@@ -313,14 +310,6 @@ export function lpipsTensors(widths: readonly number[]): TensorMap {
   const list = new TensorList('F32')
   for (const [i, width] of widths.entries()) list.add(`lin${i}.model.1.weight`, [1, width, 1, 1])
   return list.tensors
-}
-
-/** Statistics of BatchNorm: in the state dict, but no parameters. */
-const BUFFER = /\.(running_mean|running_var|num_batches_tracked)$/
-
-/** How many parameters there are, as PyTorch counts them: without BatchNorm's statistics. */
-export function parameterCount(tensors: TensorMap): number {
-  return [...tensors].reduce((sum, [name, info]) => sum + (BUFFER.test(name) ? 0 : sizeOf(info.shape)), 0)
 }
 
 /** How many values a tensor of this shape has. */

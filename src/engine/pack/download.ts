@@ -117,8 +117,8 @@ async function downloadFrom(source: string, part: PartFile, hub: Hub, options: D
     try {
       const isWhole = sha256 !== undefined && part.bytes > 0 && part.bytes === bytes
       if (!isWhole) await attempt(source, url, part, hub, expected, options)
-      await verify(part, url, expected, options)
-      return
+      if (await verify(part, source, url, expected, options)) return
+      furthest = 0
     } catch (error) {
       if (options.signal?.aborted || error instanceof SourceFailure || error instanceof FlexitError) throw error
       if (part.bytes > furthest) failures = 0
@@ -255,7 +255,17 @@ function refused(response: Response, url: URL): Transient | SourceFailure {
   return new SourceFailure('NOT_FOUND', answer, 'The file may have moved: look for a newer version of flexit.')
 }
 
-async function verify(part: PartFile, url: URL, expected: Expected, options: DownloadOptions): Promise<void> {
+/**
+ * Whether `part` is the file; one that is not is deleted. False where it is to be begun again: some of it was left by an
+ * earlier download, or by another source. Errors: SourceFailure where all of it came from this source.
+ */
+async function verify(
+  part: PartFile,
+  source: string,
+  url: URL,
+  expected: Expected,
+  options: DownloadOptions,
+): Promise<boolean> {
   const { bytes, sha256 } = part
   const prefix = options.sha256Prefix ?? ''
   let failure: SourceFailure | undefined
@@ -266,9 +276,11 @@ async function verify(part: PartFile, url: URL, expected: Expected, options: Dow
   } else if (!sha256.startsWith(prefix)) {
     failure = wrongFile(url, `the sha256 ${sha256}`, `${prefix}…`)
   }
-  if (failure === undefined) return
+  if (failure === undefined) return true
+  const isToBlame = part.begunBy === source
   await part.clear()
-  throw failure
+  if (isToBlame) throw failure
+  return false
 }
 
 function wrongFile(url: URL, found: string, expected: string): SourceFailure {

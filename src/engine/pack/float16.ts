@@ -1,5 +1,5 @@
 // Half-precision numbers to and from float32, as bit patterns in Uint16Arrays.
-// Follows IEEE 754-2019 binary16, and bfloat16 (the upper half of a binary32); rounding is to nearest, ties to even.
+// Follows IEEE 754-2019 binary16, and bfloat16 (the upper half of a binary32); binary16 is rounded to nearest, ties to even.
 
 let halves: Float32Array | undefined
 
@@ -38,17 +38,6 @@ export function encodeF16(source: Float32Array, target: Uint16Array = new Uint16
 export function decodeBF16(source: Uint16Array, target: Float32Array = new Float32Array(source.length)): Float32Array {
   const bits = new Uint32Array(target.buffer, target.byteOffset, target.length)
   for (let i = 0; i < source.length; i++) bits[i] = source[i]! << 16
-  return target
-}
-
-/** float32 → bfloat16. */
-export function encodeBF16(source: Float32Array, target: Uint16Array = new Uint16Array(source.length)): Uint16Array {
-  const bits = new Uint32Array(source.buffer, source.byteOffset, source.length)
-  for (let i = 0; i < source.length; i++) {
-    const x = bits[i]!
-    const isNaN = (x & 0x7fffffff) > 0x7f800000
-    target[i] = isNaN ? (x >>> 16) | 0x40 : (x + 0x7fff + ((x >>> 16) & 1)) >>> 16
-  }
   return target
 }
 

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { FlexitError, fileError } from '../errors.js'
+import { numbersSchema } from '../limits.js'
 
 /** A plain file name: no folders, nothing hidden, so that no manifest can reach outside its pack. */
 const fileName = z.string().regex(/^[A-Za-z0-9_][A-Za-z0-9._-]*$/, 'a plain file name')
@@ -42,17 +43,6 @@ const perceptualSchema = z.strictObject({
   scale: rgb.default([0.458, 0.448, 0.45]),
 })
 
-/** The parameters of an edit that a pack sets; what it leaves out comes from the preset. */
-const defaultsSchema = z.strictObject({
-  steps: z.int().positive().optional(),
-  learningRate: z.number().positive().optional(),
-  views: z.int().nonnegative().optional(),
-  lambdaP: z.number().nonnegative().optional(),
-  lambdaZ: z.number().nonnegative().optional(),
-  lambdaS: z.number().nonnegative().optional(),
-  lambdaI: z.number().nonnegative().optional(),
-})
-
 export const manifestSchema = z.strictObject({
   format: z.literal(1),
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]*$/, 'a name of a-z 0-9 . _ -, beginning with a letter or digit'),
@@ -77,7 +67,8 @@ export const manifestSchema = z.strictObject({
   }),
   /** What a rotated view shows beyond the picture's border. */
   views: z.strictObject({ padding: z.enum(['zeros', 'reflect']).default('zeros') }).prefault({}),
-  defaults: defaultsSchema.default({}),
+  /** What an edit has that sets none. */
+  defaults: numbersSchema.partial().default({}),
   files: z.record(fileName, fileSchema),
 })
 

@@ -29,7 +29,7 @@ export class Pack {
   readonly folder: string
   readonly manifest: Manifest
   readonly tokenizer: Tokenizer
-  /** Hash of the manifest and of the sha256 of every file: equal digests give equal edits. */
+  /** Hash of its name and of all that shapes numbers: equal digests give equal edits, to those who name all parameters. */
   readonly digest: string
   readonly #sources: ReadonlyMap<string, TensorSource>
   readonly #networks = new Map<string, ClipNetwork>()
@@ -209,16 +209,28 @@ async function isPresent(folder: string, file: string, manifest: Manifest, requi
   })
 }
 
-/** What of the manifest does not hold a file's sha256 is read for it. */
+/** Files stand for what is in them. The name is part of it, as packs that are served together are told apart by theirs. */
 async function digestOf(manifest: Manifest, hashes: ReadonlyMap<string, () => Promise<string>>): Promise<string> {
-  const hash = createHash('sha256').update(JSON.stringify(manifest))
-  for (const [file, sha256] of hashes) {
-    if (manifest.files[file]?.sha256 === undefined) hash.update(`${file} ${await sha256()}`)
+  // A network that is not there may have none.
+  const contents = async (file: string) => manifest.files[file]?.sha256 ?? (await hashes.get(file)?.()) ?? null
+  const { name, image, autoencoder, clip, perceptual, tokenizer, views } = manifest
+  const networks = []
+  for (const { name, weights, mean, std, heads } of clip) {
+    networks.push([name, await contents(weights), mean, std, heads?.image, heads?.text])
   }
-  return hash.digest('hex')
+  const { trunk, shift, scale } = perceptual
+  const shaping = [
+    ['flexit-pack/2', name, image.size, image.background],
+    [await contents(autoencoder.weights), autoencoder.normGroups],
+    networks,
+    [trunk, await contents(perceptual.weights), await contents(perceptual.linear), shift, scale],
+    [await contents(tokenizer.merges), tokenizer.vocabularySize],
+    views.padding,
+  ]
+  return sha256(JSON.stringify(shaping))
 }
 
-function sha256(bytes: Uint8Array): string {
+function sha256(bytes: Uint8Array | string): string {
   return createHash('sha256').update(bytes).digest('hex')
 }
 

@@ -17,6 +17,7 @@ export class PartFile {
   #hash: Hash
   #bytes: number
   #note: Note | undefined
+  #begunBy: string | undefined
 
   private constructor(path: string, file: FileHandle, hash: Hash, bytes: number, note: Note | undefined) {
     this.path = path
@@ -51,6 +52,11 @@ export class PartFile {
     return this.#note?.source === source ? this.#note.validator : undefined
   }
 
+  /** The source that its first byte came from; undefined: that is not known, or it is empty. */
+  get begunBy(): string | undefined {
+    return this.#begunBy
+  }
+
   async append(chunk: Uint8Array): Promise<void> {
     await translated(this.path, () => this.#file.appendFile(chunk))
     this.#hash.update(chunk)
@@ -66,11 +72,13 @@ export class PartFile {
     this.#hash = createHash('sha256')
     this.#bytes = 0
     this.#note = undefined
+    this.#begunBy = undefined
   }
 
   /** Begin again with what `source` sends. */
   async restart(source: string, validator: string | undefined): Promise<void> {
     await this.clear()
+    this.#begunBy = source
     if (validator === undefined) return
     const note = { source, validator }
     await translated(this.path, () => writeFile(notePath(this.path), JSON.stringify(note)))

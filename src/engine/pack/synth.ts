@@ -2,11 +2,12 @@
 // Weights keep activations in range by He's rule (https://arxiv.org/abs/1502.01852): variance = gain / fan-in.
 
 import { createHash } from 'node:crypto'
-import { fileURLToPath } from 'node:url'
+import { join } from 'node:path'
 import { FlexitError, invalidArgument } from '../errors.js'
 import { clipTensors, lpipsTensors, PACK_ARCHITECTURES, sizeOf } from './architectures.js'
 import { tapWidths, trunkTensors, vqganTensors, type TensorMap } from './architectures.js'
 import { encodeF16 } from './float16.js'
+import { shippedFolder } from './locations.js'
 import { readManifest, type ClipEntry, type Manifest } from './manifest.js'
 import { serialiseSafetensors } from './safetensors.js'
 import { elementBytes } from './tensor-bytes.js'
@@ -34,7 +35,7 @@ export async function synthesisePack(
   if (!architecture) {
     throw unknownShapes(`a pack "${name}"`, `Choose one of ${Object.keys(PACK_ARCHITECTURES).join(', ')}.`)
   }
-  const base = typeof pack === 'string' ? await readManifest(shippedFolder(pack)) : pack
+  const base = typeof pack === 'string' ? await readManifest(join(shippedFolder, pack)) : pack
   const clip = chosenNetworks(base, networks).map((entry) => ({
     ...entry,
     weights: `clip-${entry.name}.safetensors`,
@@ -75,11 +76,6 @@ export async function synthesisePack(
 
 function unknownShapes(what: string, cure: string): FlexitError {
   return new FlexitError({ code: 'NOT_FOUND', message: `the shapes of ${what} are not known`, cure })
-}
-
-/** The folder of a manifest that comes with the package; this file is four folders deep in the build. */
-function shippedFolder(name: string): string {
-  return fileURLToPath(new URL(`../../../../models/${name}`, import.meta.url))
 }
 
 function chosenNetworks(base: Manifest, names: readonly string[] | undefined): ClipEntry[] {

@@ -70,7 +70,8 @@ const forward: Readonly<Record<string, Case>> = {
     descend(data([N, 256, 18, 18]), data([N, 256, 18, 18]), data([N, 256, 18, 18]), data([N])),
   choices: ({ data }) => {
     const [a, b] = [data([N, 3, 64, 64]), data([N, 3, 64, 64])]
-    return op.where(op.and(op.greater(a, b), op.equal(op.sign(a), op.sign(b))), op.max(a, b), op.round(b))
+    const rounded = op.round(b)
+    return op.where(op.greater(a, b), op.where(op.equal(op.sign(a), op.sign(b)), op.max(a, b), rounded), rounded)
   },
   'functions of one value': ({ data }) => {
     const a = data([N, 5, 33, 31], awayFromZero)

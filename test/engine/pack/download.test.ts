@@ -269,6 +269,37 @@ test('a part that is too long is thrown away', async (t) => {
   t.is(requests.length, 2)
 })
 
+test('a part that is damaged is begun again before a source is blamed for it', async (t) => {
+  const { url, requests } = await serve(t, send)
+  const whole = await target()
+  await writeFile(`${whole}.part`, randomBytes(bytes))
+  t.is((await download(url, whole)).source, url)
+  t.deepEqual(requests, ['/ whole'])
+  const half = await target()
+  await writeFile(`${half}.part`, randomBytes(bytes / 2))
+  await download(url, half)
+  t.deepEqual(requests.slice(1), [`/ bytes=${bytes / 2}-`, '/ whole'])
+  for (const path of [whole, half]) t.deepEqual(await readFile(path), content)
+})
+
+test('what another source has sent is no fault of the one that goes on with it', async (t) => {
+  const cutter = new Cutter()
+  const wrong = randomBytes(bytes)
+  const { url } = await serve(t, (request, response) => {
+    if (request.url === '/right') send(request, response)
+    else if (request.headers.range !== undefined) response.writeHead(404).end()
+    else {
+      send(request, response, 100_000, wrong)
+      cutter.hold(response, 100_000)
+    }
+  })
+  const path = await target()
+  const sources = [`${url}/wrong`, `${url}/right`]
+  const { source } = await download(url, path, { sources, onProgress: cutter.onProgress })
+  t.is(source, `${url}/right`)
+  t.deepEqual(await readFile(path), content)
+})
+
 test('wrong bytes are deleted and named', async (t) => {
   const wrong = randomBytes(bytes)
   const { url } = await serve(t, (request, response) => send(request, response, Infinity, wrong))
