@@ -62,6 +62,13 @@ test('a parameter in a row is what its option takes', async (t) => {
     '  line 2, column views: "1e2": It is not a whole number from 0 to 64.',
     '  line 2, column seed: "0.5": It is not a whole number from 0 to 9007199254740991.',
   ])
+  const written = await tableOf('file,source,target,views,lambda_p\na,b,c,64.0,1.0\nd,e,f,,\n')
+  const { queries } = await readQueries(written)
+  t.deepEqual(
+    queries.map(({ parameters }) => parameters),
+    [{ views: 64, lambdaP: 1 }, {}],
+    'as pandas writes whole numbers',
+  )
 })
 
 const broken: readonly (readonly [title: string, content: string | Uint8Array, message: RegExp])[] = [

@@ -123,7 +123,8 @@ function toQuery(
 
 function parseCell(key: ParameterKey, cell: string): unknown {
   if (key === 'networks') return parseList(cell)
-  return key === 'preset' || key === 'space' ? cell : parseNumberOf(key, cell)
+  // pandas writes 64.0 where another row of the column has nothing.
+  return key === 'preset' || key === 'space' ? cell : parseNumberOf(key, cell.replace(/^(\d+)\.0$/, '$1'))
 }
 
 /** `lambda_p`, `lambda-p` and `lambdaP` are one name. */
