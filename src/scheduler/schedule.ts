@@ -9,7 +9,7 @@ import { rankOf } from './policies/deadlines.js'
 import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
 import { fairPart, movePays } from './policies/moves.js'
-import { waitsLonger } from './policies/pace.js'
+import { longerWaiting, patienceMs } from './policies/pace.js'
 import { WaitingQueue } from './queue.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
@@ -217,6 +217,24 @@ export class Schedule {
     return left * Math.min(places, begun.length)
   }
 
+  /**
+   * At least how long a new edit of graph `key` waits for its graph's turn: other graphs of its tenant have theirs on all
+   * devices, until their edits end.
+   */
+  turnInMs(tenant: string, priority: Priority, key: string): number {
+    const level = levelOf(priority)
+    const busyMs = new Map<DeviceState, number>()
+    for (const edit of this.#edits.values()) {
+      const { device, share } = edit
+      if (device === undefined || edit.place === 'blocked') continue
+      if (edit.key === key) return 0
+      if (share.tenant !== tenant || share.level > level) continue
+      const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
+      busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+    }
+    return busyMs.size < this.#devices.size ? 0 : Math.min(patienceMs, ...busyMs.values())
+  }
+
   /** The next batch of an idle device; undefined: there is nothing for it to do. */
   next(deviceId: string, nowMs: number): Batch | undefined {
     const device = this.#devices.get(deviceId)
@@ -227,6 +245,7 @@ export class Schedule {
     if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
     const { key } = leader
     this.#advance(leader)
+    device.lead(leader)
     const alone = leader.strikes > 0
     const mates = alone ? [] : device.resting.filter((edit) => edit.key === key)
     const available = mates.length + this.#waiting.count(key)
@@ -236,7 +255,7 @@ export class Schedule {
       mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
-      let best = parts.length < newcomers ? device.entrant(this.#newcomer(key, mates)) : undefined
+      let best = parts.length < newcomers ? device.entrant(this.#newcomer(leader, mates)) : undefined
       for (const mate of mates) if (mate.place === 'resident') best = device.better(best, mate)
       if (best === undefined) break
       parts.push(this.#join(device, best, sampleMs))
@@ -363,12 +382,15 @@ export class Schedule {
     return movable.length > 0
   }
 
-  /** Who may fill up a batch: not while another of the same tenant waits too long for a graph that is never the running one. */
-  #newcomer(key: string, mates: readonly Scheduled[]): Scheduled | undefined {
+  /**
+   * Who may fill up a batch. In one that another tenant leads, not while one of the same tenant waits too long for another
+   * graph, whose turn would never come.
+   */
+  #newcomer({ key, share }: Scheduled, mates: readonly Scheduled[]): Scheduled | undefined {
     const edit = this.#waiting.firstOf(key)
-    if (edit === undefined || mates.length === 0) return edit
+    if (edit === undefined || edit.share === share || mates.length === 0) return edit
     const other = this.#waiting.firstBut(key, edit.share)
-    return other !== undefined && waitsLonger(other, edit) ? undefined : edit
+    return other !== undefined && longerWaiting(other, edit) === other ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

@@ -117,7 +117,8 @@ export class Scheduler implements SchedulerApi {
       const { tenant, priority, bytes, key } = request
       const position = this.#schedule.ahead(tenant, priority)
       const stepsBefore = key === undefined ? 0 : this.#schedule.stepsBefore(tenant, priority, key, position)
-      const estimate = estimateOf(request, { position, stepsBefore }, this.#working, this.#rates)
+      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key)
+      const estimate = estimateOf(request, { position, stepsBefore, turnInMs }, this.#working, this.#rates)
       checkDeadline(request, estimate)
       const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
       this.#schedule.announce(tenant, priority, 1)

@@ -52,13 +52,13 @@ export class AdmittedTicket implements Ticket {
 
 /**
  * With `position` edits before it, which are taken to have as many steps as it has, but at least after `stepsBefore` steps
- * of others, on `devices` devices. Nothing is estimated of a graph that was not measured. Edits before it may have other
- * graphs: they are taken to be as fast as its own, or as the mean of all if that is less, for an edit that could finish
- * must not be refused.
+ * of others, on `devices` devices, and not before its graph's turn in `turnInMs`. Nothing is estimated of a graph that was
+ * not measured. Edits before it may have other graphs: they are taken to be as fast as its own, or as the mean of all if
+ * that is less, for an edit that could finish must not be refused.
  */
 export function estimateOf(
   { steps, key }: AdmissionRequest,
-  { position, stepsBefore }: { readonly position: number; readonly stepsBefore: number },
+  { position, stepsBefore, turnInMs }: Record<'position' | 'stepsBefore' | 'turnInMs', number>,
   devices: number,
   rates: Rates,
 ): Estimate {
@@ -67,7 +67,7 @@ export function estimateOf(
     return { position, startMs: undefined, durationMs: undefined, leastMs: undefined }
   }
   const beforeMs = Math.min(sampleMs, rates.all.sampleMs ?? Infinity)
-  const startMs = (Math.max(position * steps, stepsBefore) * beforeMs) / devices
+  const startMs = Math.max((Math.max(position * steps, stepsBefore) * beforeMs) / devices, turnInMs)
   // But while sizes are tried, a batch is as large as pays: a sample in it takes no longer than a step alone.
   return { position, startMs, durationMs: steps * stepMs, leastMs: steps * sampleMs }
 }

@@ -557,6 +557,23 @@ test('where all places are taken by edits of its tenant a new one waits for the 
   t.is(stage.scheduler.admit({ ...request, tenant: 'z' }).estimatedStartMs! < 900 * 50, true, 'not its other 899 steps')
 })
 
+test('an edit of another graph of its tenant waits for its turn, and is told so', async (t) => {
+  const stage = new Stage()
+  stage.submit(newState('cat', { steps: 2 }))
+  await turn()
+  await stage.finish()
+  const key = graphKey('', newState('cat').parameters)
+  stage.submit(newState('cat', { steps: 900, views: 8 }))
+  await turn()
+  await stage.device.step({ stepMs: 50 })
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 10, key } as const
+  t.is(stage.scheduler.admit(request).estimatedStartMs, 5_000)
+  t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 4_000 }), {
+    code: 'FAILED_PRECONDITION',
+    message: /wait for about 5\.0 s/,
+  })
+})
+
 test('a deadline is judged by the steps of its own pack and graph', async (t) => {
   const stage = new Stage()
   const slow = { ...newState('cat'), pack: 'large' }
