@@ -36,6 +36,7 @@ export class LiveEdit implements RunningEdit {
   /** The listener has been told, or is about to be. */
   ended = false
   cancelledMs: number | undefined
+  /** It was in a batch, or is. */
   started = false
   /** Its texts were not prepared yet, so that their warnings are news. */
   unprepared = true

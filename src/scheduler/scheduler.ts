@@ -177,6 +177,7 @@ export class Scheduler implements SchedulerApi {
       this.#pumping = false
       if (this.#gone) this.handBack()
       for (const name of [...this.#idle]) this.#dispatch(name)
+      this.#tell()
     })
   }
 
@@ -193,6 +194,7 @@ export class Scheduler implements SchedulerApi {
     const items = entries.map(({ id, fresh }): BatchItem => {
       const edit = this.#edits.get(id)!
       edit.running = true
+      this.#start(edit)
       return fresh ? { id, state: edit.state } : { id }
     })
     const kind = key === drawing ? 'draw' : 'step'
@@ -260,12 +262,11 @@ export class Scheduler implements SchedulerApi {
     const wanted = edit.cancelledMs === undefined && (edit.finishing || !edit.accepted)
     if (wanted && result.kind === 'stepped') {
       edit.advance(result.z)
-      this.#started(edit, result.warnings)
       const { listener, state } = edit
+      this.#warn(edit, result.warnings)
       this.#events.push(() => listener.onStep(result.report, state))
     } else if (wanted && result.kind === 'drawn') {
       edit.settle(result.z)
-      this.#started(edit, [])
       this.#end(edit, { kind: 'completed', picture: result.picture, state: edit.state })
     } else if (wanted && result.kind === 'failed') {
       this.#end(edit, { kind: 'failed', error: result.error, state: edit.resumable })
@@ -293,18 +294,19 @@ export class Scheduler implements SchedulerApi {
     if (edit.finishing) this.#schedule.finish(edit.id, nowMs)
   }
 
+  /** An edit goes into a batch. One that is lost with it does so again. */
+  #start(edit: LiveEdit): void {
+    if (edit.started) return
+    edit.started = true
+    this.#admission.started(edit.place)
+    this.#events.push(() => edit.listener.onStarted())
+  }
+
   /** An edit was prepared, for the first time or after an update, if `warnings` are given. */
-  #started(edit: LiveEdit, warnings: readonly string[] | undefined): void {
-    const { listener } = edit
-    if (!edit.started) {
-      edit.started = true
-      this.#admission.started(edit.place)
-      this.#observer.onStarted?.({ queuedMs: this.#now() - edit.submittedMs })
-      this.#events.push(() => listener.onStarted(warnings ?? []))
-    } else if (edit.unprepared && warnings !== undefined && warnings.length > 0) {
-      this.#events.push(() => listener.onWarnings?.(warnings))
-    }
-    if (warnings !== undefined) edit.unprepared = false
+  #warn(edit: LiveEdit, warnings: readonly string[] | undefined): void {
+    if (warnings === undefined || !edit.unprepared) return
+    edit.unprepared = false
+    if (warnings.length > 0) this.#events.push(() => edit.listener.onWarnings?.(warnings))
   }
 
   #end(edit: LiveEdit, outcome: Outcome): void {

@@ -57,7 +57,7 @@ class Stage {
     const heard: (string | number)[] = []
     let outcome: Outcome | undefined
     const edit = this.scheduler.submit(ticket, state, {
-      onStarted: (warnings) => heard.push(`started ${warnings.join()}`),
+      onStarted: () => heard.push('started'),
       onWarnings: (warnings) => heard.push(`warned ${warnings.join()}`),
       onRenewed: ({ target, step }) => heard.push(`renewed to ${target} at ${step}`),
       onStep: (report) => {
@@ -87,9 +87,10 @@ test('an edit takes its steps and is drawn', async (t) => {
   const run = stage.submit()
   t.is(stage.device.batch, undefined)
   await turn()
-  t.deepEqual(run.heard, [])
+  t.deepEqual(run.heard, ['started'], 'the first step is under way')
+  t.is(stage.scheduler.counts.bytes, 0)
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 2, 'completed'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
   t.is(z(run), latent('cat', 3))
   t.is(run.outcome()?.state.step, 3)
   t.deepEqual(
@@ -115,8 +116,8 @@ test('a resumed edit goes on from its state, and one that was complete is only d
   const [middle, end] = [stage.submit(at(1)), stage.submit(at(3))]
   await turn()
   await stage.finish()
-  t.deepEqual(middle.heard, ['started of cat', 1, 2, 'completed'])
-  t.deepEqual(end.heard, ['started ', 'completed'])
+  t.deepEqual(middle.heard, ['started', 'warned of cat', 1, 2, 'completed'])
+  t.deepEqual(end.heard, ['started', 'completed'])
   t.deepEqual([z(middle), z(end)], [latent('cat', 3), latent('cat', 3)])
 })
 
@@ -128,7 +129,7 @@ test('an edit that is cancelled before it is prepared ends at once', async (t) =
   second.edit.cancel()
   t.deepEqual(second.heard, ['cancelled'])
   await stage.finish()
-  t.deepEqual(first.heard, ['started of cat', 0, 1, 2, 'completed'])
+  t.deepEqual(first.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
   t.deepEqual(second.heard, ['cancelled'])
 })
 
@@ -145,9 +146,9 @@ test('an edit that is cancelled during a step ends with it, and its step is not 
   await stage.device.step()
   run.edit.cancel()
   stage.nowMs = 7
-  t.deepEqual(run.heard, ['started of cat', 0])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0])
   await stage.device.step()
-  t.deepEqual(run.heard, ['started of cat', 0, 'cancelled'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 'cancelled'])
   t.is(z(run), latent('cat', 1))
   t.deepEqual([freed, wasted], [[7], [0, 1]])
   for (const wish of [
@@ -160,7 +161,7 @@ test('an edit that is cancelled during a step ends with it, and its step is not 
   }
   run.edit.update({ target: 'dog' })
   await stage.finish()
-  t.is(run.heard.length, 3)
+  t.is(run.heard.length, 4)
 })
 
 test('an edit is accepted at the step that it shows, twice as well as once', async (t) => {
@@ -172,7 +173,7 @@ test('an edit is accepted at the step that it shows, twice as well as once', asy
   run.edit.accept()
   run.edit.accept(5)
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 'completed'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 'completed'])
   t.is(z(run), latent('cat', 2))
 })
 
@@ -182,7 +183,7 @@ test('an edit is accepted at a later step, and one that is past counts as now', 
   later.edit.accept(2)
   await turn()
   await stage.finish()
-  t.deepEqual(later.heard, ['started of cat', 0, 1, 'completed'])
+  t.deepEqual(later.heard, ['started', 'warned of cat', 0, 1, 'completed'])
   const past = stage.submit(newState('cat', { steps: 9 }))
   await turn()
   await stage.device.step()
@@ -223,7 +224,7 @@ test('an edit that is accepted before its first step is its input, drawn; even w
   run.edit.accept()
   await turn()
   await stage.finish()
-  t.deepEqual(run.heard, ['started ', 'completed'])
+  t.deepEqual(run.heard, ['started', 'completed'])
   t.is(run.outcome()?.state.step, 0)
 })
 
@@ -235,7 +236,7 @@ test('an accepted edit can still be cancelled while it is drawn', async (t) => {
   t.is(stage.device.batch?.kind, 'draw')
   run.edit.cancel()
   await stage.finish()
-  t.deepEqual(run.heard, ['cancelled'])
+  t.deepEqual(run.heard, ['started', 'cancelled'])
 })
 
 test('a paused edit keeps its step and waits; a held one as well', async (t) => {
@@ -246,7 +247,7 @@ test('a paused edit keeps its step and waits; a held one as well', async (t) => 
   run.edit.pause()
   run.edit.hold(true)
   await stage.device.step()
-  t.deepEqual(run.heard, ['started of cat', 0])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0])
   run.edit.resume()
   await turn()
   t.is(stage.device.batch, undefined)
@@ -265,7 +266,17 @@ test('an update counts from the next step on, and is prepared anew', async (t) =
   await stage.device.step()
   t.like(stage.device.batch, { items: [{ state: { target: 'horse', step: 2 } }] })
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 'renewed to horse at 2', 'warned of horse', 2, 3, 'completed'])
+  t.deepEqual(run.heard, [
+    'started',
+    'warned of cat',
+    0,
+    1,
+    'renewed to horse at 2',
+    'warned of horse',
+    2,
+    3,
+    'completed',
+  ])
   t.is(z(run), latent('horse', 2, latent('cat', 2)))
 })
 
@@ -352,7 +363,7 @@ test('a failing edit fails alone, with its last state', async (t) => {
   await stage.device.step()
   await stage.device.step({ failing: stage.device.ids })
   await stage.finish()
-  t.deepEqual(first.heard, ['started of cat', 0, 'failed'])
+  t.deepEqual(first.heard, ['started', 'warned of cat', 0, 'failed'])
   t.is(z(first), latent('cat', 1))
   t.is(second.outcome()?.kind, 'completed')
 })
@@ -408,13 +419,23 @@ test('an edit that brings a worker down twice is failed alone', async (t) => {
   t.deepEqual(lost, ['a', 'a'])
 })
 
+test('an edit whose first step is lost has started, once, and its warnings come with the step that is taken', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit()
+  await turn()
+  await stage.device.crash()
+  t.deepEqual(run.heard, ['started'])
+  await stage.finish()
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
+})
+
 test('a cancel during a step that crashes is a cancel', async (t) => {
   const stage = new Stage()
   const run = stage.submit()
   await turn()
   run.edit.cancel()
   await stage.device.crash()
-  t.deepEqual(run.heard, ['cancelled'])
+  t.deepEqual(run.heard, ['started', 'cancelled'])
   t.is(stage.device.batch, undefined)
 
   const again = stage.submit()
@@ -422,7 +443,7 @@ test('a cancel during a step that crashes is a cancel', async (t) => {
   await stage.device.crash()
   again.edit.cancel()
   await stage.device.crash()
-  t.deepEqual(again.heard, ['cancelled'])
+  t.deepEqual(again.heard, ['started', 'cancelled'], 'it starts once')
 })
 
 test('a device that keeps crashing is taken out; when none is left, edits are handed back', async (t) => {
@@ -668,7 +689,7 @@ test('closing waits for the batch under way, and then closes devices', async (t)
   await stage.device.step()
   await closing
   t.true(stage.device.closed)
-  t.deepEqual(run.heard, ['handed-back'])
+  t.deepEqual(run.heard, ['started', 'handed-back'])
 })
 
 test('what one listener does to another edit is told after what had happened to that', async (t) => {
