@@ -107,8 +107,7 @@ export class LiveEdit implements RunningEdit {
   }
 
   update({ target, parameters = {} }: Change): Updated {
-    // No step is to come.
-    if (this.ended || this.finishing || this.accepted) return { ...this.#state, pending: false }
+    if (this.ended || this.finishing || this.#takesNoMoreSteps) return { ...this.#state, pending: false }
     const before = this.#update ?? this.#state
     const after = {
       target: target === undefined ? before.target : checkText(target, 'target'),
@@ -137,6 +136,11 @@ export class LiveEdit implements RunningEdit {
     this.#update = undefined
     this.unprepared = true
     return true
+  }
+
+  /** It was accepted at a step that it has reached, or reaches with the one under way. */
+  get #takesNoMoreSteps(): boolean {
+    return this.#acceptAt !== undefined && this.#acceptAt <= this.#state.step + (this.running ? 1 : 0)
   }
 
   #check(parameters: EditParameters): void {
