@@ -3,7 +3,7 @@
 
 import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
-import { type EditParameters, checkText } from '../engine/parameters.js'
+import { type EditParameters, checkText, defined } from '../engine/parameters.js'
 import { type EditListener, type RunningEdit, type Updated, graphKey } from './api.js'
 import type { Place } from './policies/admission.js'
 import type { Block } from './device-state.js'
@@ -162,8 +162,4 @@ export class LiveEdit implements RunningEdit {
       })
     }
   }
-}
-
-function defined<T extends object>(values: T): Partial<T> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>
 }

@@ -412,11 +412,11 @@ export class Schedule {
     }
   }
 
+  /** Of an edit that is not blocked. */
   #setLevel(edit: Scheduled, level: number, nowMs: number): void {
     if (edit.place === 'waiting') this.#waiting.delete(edit)
-    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
+    this.#shares(edit).leave(edit.share)
     edit.share = this.#levels[level]!.join(edit.share.tenant)
-    if (edit.place === 'blocked') this.#shares(edit).leave(edit.share)
     edit.waitingSinceMs = nowMs
     if (edit.place === 'waiting') this.#waiting.push(edit)
   }
