@@ -5,7 +5,7 @@ import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
 import { type EditParameters, checkText, defined } from '../engine/parameters.js'
 import { type EditListener, type RunningEdit, type Updated, graphKey } from './api.js'
-import type { Place } from './policies/admission.js'
+import type { Holding } from './policies/admission.js'
 import type { Block } from './device-state.js'
 
 export interface Change {
@@ -25,7 +25,7 @@ export interface Driver {
 
 export class LiveEdit implements RunningEdit {
   readonly id: number
-  readonly place: Place
+  readonly holding: Holding
   readonly listener: EditListener
   readonly submittedMs: number
   readonly #driver: Driver
@@ -45,10 +45,17 @@ export class LiveEdit implements RunningEdit {
   /** Waits for the end of the step under way. */
   #update: Aims | undefined
 
-  constructor(id: number, state: EditState, place: Place, listener: EditListener, submittedMs: number, driver: Driver) {
+  constructor(
+    id: number,
+    state: EditState,
+    holding: Holding,
+    listener: EditListener,
+    submittedMs: number,
+    driver: Driver,
+  ) {
     this.id = id
     this.#state = state
-    this.place = place
+    this.holding = holding
     this.listener = listener
     this.submittedMs = submittedMs
     this.#driver = driver

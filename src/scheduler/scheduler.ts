@@ -120,11 +120,11 @@ export class Scheduler implements SchedulerApi {
       const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key)
       const estimate = estimateOf(request, { position, stepsBefore, turnInMs }, this.#working, this.#rates)
       checkDeadline(request, estimate)
-      const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
+      const holding = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
       this.#schedule.announce(tenant, priority, 1)
-      return new AdmittedTicket(request, place, estimate, this.#now(), () => {
+      return new AdmittedTicket(request, holding, estimate, this.#now(), () => {
         this.#schedule.announce(tenant, priority, -1)
-        this.#admission.release(place)
+        this.#admission.release(holding)
       })
     } catch (error) {
       if (error instanceof AdmissionError) this.#observer.onRefused?.({ reason: error.reason })
@@ -137,10 +137,10 @@ export class Scheduler implements SchedulerApi {
       throw new Error('the ticket is not one of this scheduler, or was used')
     }
     ticket.submit()
-    const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
+    const { request, holding, deadlineMs, estimatedDurationMs: durationMs } = ticket
     const { tenant, priority, underWayMs = 0, begun = false } = request
     const nowMs = this.#now()
-    const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
+    const edit = new LiveEdit(this.#nextId++, state, holding, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
     this.#schedule.announce(tenant, priority, -1)
@@ -298,7 +298,7 @@ export class Scheduler implements SchedulerApi {
   #start(edit: LiveEdit): void {
     if (edit.started) return
     edit.started = true
-    this.#admission.started(edit.place)
+    this.#admission.started(edit.holding)
     this.#events.push(() => edit.listener.onStarted())
   }
 
@@ -314,7 +314,7 @@ export class Scheduler implements SchedulerApi {
     edit.ended = true
     this.#edits.delete(edit.id)
     this.#schedule.remove(edit.id)
-    this.#admission.release(edit.place)
+    this.#admission.release(edit.holding)
     this.#rates.recordEnd(nowMs)
     this.#observer.onEnd?.({ kind: outcome.kind, totalMs: nowMs - edit.submittedMs })
     this.#events.push(() => edit.listener.onEnd(outcome))

@@ -2,7 +2,7 @@
 // Estimates are by what was measured (policies/rates.ts); nothing is promised.
 
 import { AdmissionError, type AdmissionRequest, type RefusalReason, type Ticket } from './api.js'
-import type { Place } from './policies/admission.js'
+import type { Holding } from './policies/admission.js'
 import { canFinish } from './policies/deadlines.js'
 import type { Rates } from './policies/rates.js'
 
@@ -16,7 +16,7 @@ export interface Estimate {
 
 export class AdmittedTicket implements Ticket {
   readonly request: AdmissionRequest
-  readonly place: Place
+  readonly holding: Holding
   /** On the scheduler's clock. */
   readonly deadlineMs: number | undefined
   readonly position: number
@@ -25,9 +25,9 @@ export class AdmittedTicket implements Ticket {
   readonly #release: () => void
   #isOpen = true
 
-  constructor(request: AdmissionRequest, place: Place, estimate: Estimate, nowMs: number, release: () => void) {
+  constructor(request: AdmissionRequest, holding: Holding, estimate: Estimate, nowMs: number, release: () => void) {
     this.request = request
-    this.place = place
+    this.holding = holding
     this.deadlineMs = request.deadlineMs === undefined ? undefined : nowMs + request.deadlineMs
     this.position = estimate.position
     this.estimatedStartMs = estimate.startMs
