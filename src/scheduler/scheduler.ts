@@ -225,7 +225,11 @@ export class Scheduler implements SchedulerApi {
     const unknown = results.flatMap(({ kind, id }) => (kind === 'unknown' ? [id] : []))
     this.#schedule.update(device, { kind: 'stepped', stepMs, prepareMs, measured, unknown }, nowMs)
     const wasted = results.filter((item) => !this.#apply(item)).length
-    if (key === drawing || items.length === 0) return
+    if (items.length === 0) return
+    if (key === drawing) {
+      this.#observer.onDrawn?.({ device, drawMs: stepMs })
+      return
+    }
     if (measured) this.#rates.recordStep(key, items.length, stepMs)
     const prepared = items.filter(({ state }) => state !== undefined).length
     this.#observer.onStep?.({ device, samples: items.length, wasted, prepared, stepMs, prepareMs })

@@ -101,6 +101,21 @@ test('an edit takes its steps and is drawn', async (t) => {
   t.like(stage.scheduler.counts, { waiting: 0, running: 0, resting: 0, blocked: 0, bytes: 0 })
 })
 
+test('what devices do is told: steps, and drawings by themselves', async (t) => {
+  const told: string[] = []
+  const observer: SchedulerObserver = {
+    onStep: ({ device, samples, stepMs }) => told.push(`${device} step ${samples} ${stepMs}`),
+    onDrawn: ({ device, drawMs }) => told.push(`${device} draw ${drawMs}`),
+  }
+  const stage = new Stage({ observer })
+  stage.submit(newState('cat', { steps: 1 }))
+  await turn()
+  await stage.device.step({ stepMs: 20 })
+  await stage.device.step({ stepMs: 7 })
+  await stage.finish()
+  t.deepEqual(told, ['a step 1 20', 'a draw 7'])
+})
+
 test('a device has its next batch before listeners are told of the last', async (t) => {
   const stage = new Stage()
   const busy: boolean[] = []
