@@ -81,10 +81,10 @@ export function makeBy(scheduler: SchedulerApi, state: EditState, { watcher, sig
       told.catch(() => edit.cancel())
     }
     const edit = scheduler.submit(ticket, state, {
-      onStarted: (warnings) =>
+      onStarted: () => tell(() => watcher.onStarted()),
+      onWarnings: (warnings) =>
         tell(() => {
           for (const warning of warnings) watcher.onNote(warning)
-          watcher.onStarted()
         }),
       onStep: (report, after) => tell(() => watcher.onStep(report, after)),
       onEnd: (outcome) => {

@@ -117,7 +117,7 @@ const ranges: Readonly<Record<string, string>> = {
   seed: 'Use a whole number from 0 to 2^53 − 1.',
 }
 
-function defined<T extends object>(values: T): Partial<T> {
+export function defined<T extends object>(values: T): Partial<T> {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>
 }
 

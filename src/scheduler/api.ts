@@ -69,8 +69,9 @@ export type Outcome =
 
 /** Called on the main thread, in order; nothing follows `onEnd`. They must not throw. */
 export interface EditListener {
-  onStarted(warnings: readonly string[]): void
-  /** The edit was prepared anew after an update, and this is to be said of its new texts. */
+  /** Once, when the edit is in a batch for the first time: the first step is about to be taken. */
+  onStarted(): void
+  /** The edit was prepared, at first or anew after an update, and this is to be said of its texts. */
   onWarnings?(warnings: readonly string[]): void
   /** What was updated while a step was under way is in force from now on: `state` has it. */
   onRenewed?(state: EditState): void

@@ -4,7 +4,7 @@
 import type { Share } from './policies/fairness.js'
 import { servedBefore } from './policies/fairness.js'
 import { displacementMs, residentAdvantageMs } from './policies/moves.js'
-import { stalls } from './policies/pace.js'
+import { hadItsTurn, longerWaiting, stalls } from './policies/pace.js'
 import { type Waiting, ranksBefore } from './queue.js'
 
 /** Why an edit is not scheduled though it could be. */
@@ -49,6 +49,8 @@ export class DeviceState {
   /** When it is decided. */
   nowMs = 0
   readonly #maxResidents: number
+  /** Of each tenant the graph that went first here the last time, and since when. */
+  readonly #turns = new WeakMap<Share, { readonly key: string; readonly sinceMs: number }>()
   #prepareMs = 0
   /** What it may still spend on new edits that take the place of others. */
   #allowanceMs = 0
@@ -68,7 +70,15 @@ export class DeviceState {
     return [...this.residents].filter((edit) => edit.place === 'resident')
   }
 
-  /** Who of two edits goes first here: by level, by what their tenants have got, by who stands still, by rank. */
+  /** An edit goes first here, and with it its graph among those of its tenant. */
+  lead({ share, key }: Scheduled): void {
+    if (this.#turns.get(share)?.key !== key) this.#turns.set(share, { key, sinceMs: this.nowMs })
+  }
+
+  /**
+   * Who of two edits goes first here: by level, by what their tenants have got, by whose graph has its turn, by who stands
+   * still, by rank.
+   */
   better(a: Scheduled | undefined, b: Scheduled | undefined): Scheduled | undefined {
     if (a === undefined || b === undefined) return a ?? b
     if (a.share.level !== b.share.level) return a.share.level < b.share.level ? a : b
@@ -80,8 +90,12 @@ export class DeviceState {
       if (aheadA !== aheadB) return aheadA < aheadB ? a : b
       return servedBefore(a.share, b.share) ? a : b
     }
+    const onTurn = a.key === b.key ? undefined : this.#onTurn(a, b)
+    if (onTurn !== undefined) return onTurn
     const [stallsA, stallsB] = [stalls(a, this.nowMs), stalls(b, this.nowMs)]
     if (stallsA !== stallsB) return stallsA ? a : b
+    const longer = stallsA ? longerWaiting(a, b) : undefined
+    if (longer !== undefined) return longer
     if (ownsA !== ownsB) return ownsA ? a : b
     return ranksBefore(a, b) ? a : b
   }
@@ -106,6 +120,15 @@ export class DeviceState {
   measure(stepMs: number, prepareMs: number, prepared: number): void {
     if (prepared > 0) this.#prepareMs += (prepareMs / prepared - this.#prepareMs) / (this.#prepareMs === 0 ? 1 : 4)
     this.#allowanceMs = Math.min(this.#allowanceMs + stepMs, displacementMs(this.#prepareMs) * this.#maxResidents)
+  }
+
+  /** Whose turn it is of two edits of one tenant with different graphs; undefined: neither's. */
+  #onTurn(a: Scheduled, b: Scheduled): Scheduled | undefined {
+    const turn = this.#turns.get(a.share)
+    if (turn === undefined || (a.key !== turn.key && b.key !== turn.key)) return longerWaiting(a, b)
+    const [present, other] = a.key === turn.key ? [a, b] : [b, a]
+    if (hadItsTurn(turn.sinceMs, other, this.nowMs)) return other
+    return present.device === this ? present : undefined
   }
 
   /** Who is served last of all here, blocked ones before others; undefined: there is room, or none is needed. */

@@ -3,9 +3,9 @@
 
 import type { EditState } from '../engine/edit.js'
 import { FlexitError, invalidArgument } from '../engine/errors.js'
-import { type EditParameters, checkText } from '../engine/parameters.js'
+import { type EditParameters, checkText, defined } from '../engine/parameters.js'
 import { type EditListener, type RunningEdit, type Updated, graphKey } from './api.js'
-import type { Place } from './policies/admission.js'
+import type { Holding } from './policies/admission.js'
 import type { Block } from './device-state.js'
 
 export interface Change {
@@ -25,7 +25,7 @@ export interface Driver {
 
 export class LiveEdit implements RunningEdit {
   readonly id: number
-  readonly place: Place
+  readonly holding: Holding
   readonly listener: EditListener
   readonly submittedMs: number
   readonly #driver: Driver
@@ -36,6 +36,7 @@ export class LiveEdit implements RunningEdit {
   /** The listener has been told, or is about to be. */
   ended = false
   cancelledMs: number | undefined
+  /** It was in a batch, or is. */
   started = false
   /** Its texts were not prepared yet, so that their warnings are news. */
   unprepared = true
@@ -44,10 +45,17 @@ export class LiveEdit implements RunningEdit {
   /** Waits for the end of the step under way. */
   #update: Aims | undefined
 
-  constructor(id: number, state: EditState, place: Place, listener: EditListener, submittedMs: number, driver: Driver) {
+  constructor(
+    id: number,
+    state: EditState,
+    holding: Holding,
+    listener: EditListener,
+    submittedMs: number,
+    driver: Driver,
+  ) {
     this.id = id
     this.#state = state
-    this.place = place
+    this.holding = holding
     this.listener = listener
     this.submittedMs = submittedMs
     this.#driver = driver
@@ -106,8 +114,7 @@ export class LiveEdit implements RunningEdit {
   }
 
   update({ target, parameters = {} }: Change): Updated {
-    // No step is to come.
-    if (this.ended || this.finishing || this.accepted) return { ...this.#state, pending: false }
+    if (this.ended || this.finishing || this.#takesNoMoreSteps) return { ...this.#state, pending: false }
     const before = this.#update ?? this.#state
     const after = {
       target: target === undefined ? before.target : checkText(target, 'target'),
@@ -138,6 +145,11 @@ export class LiveEdit implements RunningEdit {
     return true
   }
 
+  /** It was accepted at a step that it has reached, or reaches with the one under way. */
+  get #takesNoMoreSteps(): boolean {
+    return this.#acceptAt !== undefined && this.#acceptAt <= this.#state.step + (this.running ? 1 : 0)
+  }
+
   #check(parameters: EditParameters): void {
     const { step, z, parameters: now } = this.#state
     const least = step + (this.running ? 2 : 1)
@@ -157,8 +169,4 @@ export class LiveEdit implements RunningEdit {
       })
     }
   }
-}
-
-function defined<T extends object>(values: T): Partial<T> {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>
 }

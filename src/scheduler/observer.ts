@@ -19,8 +19,8 @@ export interface StepEvent {
 /** All are optional, called on the main thread, and must not throw. */
 export interface SchedulerObserver {
   onStep?(event: StepEvent): void
-  /** An edit took its first step, `queuedMs` after it was submitted. */
-  onStarted?(event: { readonly queuedMs: number }): void
+  /** Pictures of finished edits were drawn. */
+  onDrawn?(event: { readonly device: string; readonly drawMs: number }): void
   onEnd?(event: { readonly kind: Outcome['kind']; readonly totalMs: number }): void
   /** A cancelled edit is in no batch any more. */
   onFreed?(event: { readonly cancelToFreedMs: number }): void

@@ -6,11 +6,10 @@ import { type Block, DeviceState, type Part, type Place, type Scheduled, drawing
 import { BatchLimits, type BatchLimitOptions } from './policies/batch-limit.js'
 import type { BatchLimit } from './policies/batch-tuner.js'
 import { rankOf } from './policies/deadlines.js'
-import { FairShares, type Share } from './policies/fairness.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
 import { fairPart, movePays } from './policies/moves.js'
-import { waitsLonger } from './policies/pace.js'
-import { WaitingQueue } from './queue.js'
+import { longerWaiting, patienceMs } from './policies/pace.js'
+import { Places } from './places.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
   /** Most edits that a device keeps prepared beyond its batch. Default 32. */
@@ -76,12 +75,9 @@ export class Schedule {
   readonly #ageMs: number
   readonly #maxLosses: number
   readonly #limits: BatchLimits
-  readonly #levels: readonly FairShares[]
-  readonly #waiting = new WaitingQueue<Scheduled>()
-  readonly #suspects = new Set<Scheduled>()
+  readonly #places: Places
   readonly #edits = new Map<number, Scheduled>()
   readonly #devices = new Map<string, DeviceState>()
-  readonly #counts: Record<Place, number> = { waiting: 0, suspect: 0, resident: 0, running: 0, blocked: 0 }
   #idle = 0
 
   constructor({
@@ -95,17 +91,18 @@ export class Schedule {
     this.#ageMs = ageMs
     this.#maxLosses = maxLosses
     this.#limits = new BatchLimits(limits)
-    this.#levels = Array.from({ length: levelCount }, (_, level) => new FairShares(level, weightOf))
+    this.#places = new Places(weightOf)
   }
 
   /** Edits by where they are. `resident`: prepared on a device, but not in its present batch. */
   get counts(): Readonly<Record<Place, number>> {
-    return this.#counts
+    return this.#places.counts
   }
 
   /** Whether an idle device might find something to do. */
   get hasWork(): boolean {
-    return this.#waiting.size > 0 || this.#suspects.size > 0 || this.#counts.resident > 0
+    const { waiting, suspects, counts } = this.#places
+    return waiting.size > 0 || suspects.size > 0 || counts.resident > 0
   }
 
   addDevice(id: string): void {
@@ -127,7 +124,7 @@ export class Schedule {
       begun,
       rank: rankOf({ arrivedMs: nowMs - underWayMs, deadlineMs, durationMs }),
       waitingSinceMs: nowMs,
-      share: this.#levels[levelOf(priority)]!.join(tenant),
+      share: this.#places.join(tenant, levelOf(priority)),
       place: 'waiting',
       device: undefined,
       blocks: new Set(),
@@ -136,8 +133,7 @@ export class Schedule {
       leaving: false,
     }
     this.#edits.set(id, edit)
-    this.#counts.waiting++
-    this.#waiting.push(edit)
+    this.#places.add(edit)
   }
 
   /** Take an edit out: at once, or when its step is over. Nothing happens where it is not in. */
@@ -146,7 +142,7 @@ export class Schedule {
     if (edit === undefined) return
     this.#edits.delete(id)
     if (edit.place === 'running') edit.leaving = true
-    else this.#drop(edit)
+    else this.#places.drop(edit)
   }
 
   /** Do not schedule an edit for a reason, or no longer for that reason. One that is running keeps its step. */
@@ -156,47 +152,31 @@ export class Schedule {
     if (blocked) edit.blocks.add(reason)
     else edit.blocks.delete(reason)
     if (edit.place === 'running') return
-    if (edit.blocks.size > 0 && edit.place !== 'blocked') {
-      this.#shares(edit).leave(edit.share)
-      this.#take(edit, 'blocked')
-    } else if (edit.blocks.size === 0 && edit.place === 'blocked') {
-      edit.share = this.#shares(edit).join(edit.share.tenant)
-      this.#put(edit, nowMs)
-    }
+    if (edit.blocks.size > 0) this.#places.block(edit)
+    else if (edit.place === 'blocked') this.#places.unblock(edit, nowMs)
   }
 
   /** An edit that is not running has changed: it must be prepared anew, and has `stepsLeft` steps in a graph `key`. */
   renew(id: number, key: string, stepsLeft: number, nowMs: number): void {
     const edit = this.#boundary(id)
     edit.stepsLeft = stepsLeft
-    const { place } = edit
-    if (place !== 'blocked') this.#take(edit, 'blocked')
-    this.#evict(edit)
-    edit.key = key
-    if (place !== 'blocked') this.#put(edit, nowMs)
+    this.#places.renew(edit, key, nowMs)
   }
 
   /** An edit that is not running lacks only its picture, even if it is blocked. It leaves once that is drawn. */
   finish(id: number, nowMs: number): void {
     const edit = this.#boundary(id)
-    if (edit.share.level === finishingLevel) return
-    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
-    this.#take(edit, 'blocked')
-    this.#evict(edit)
-    edit.blocks.clear()
-    edit.key = drawing
-    edit.share = this.#levels[finishingLevel]!.join(edit.share.tenant)
-    this.#put(edit, nowMs)
+    if (edit.share.level !== finishingLevel) this.#places.finish(edit, nowMs)
   }
 
   /** An edit is about to be added (1), or is not any more (-1). */
   announce(tenant: string, priority: Priority, change: 1 | -1): void {
-    this.#waiting.announce(levelOf(priority), tenant, change)
+    this.#places.waiting.announce(levelOf(priority), tenant, change)
   }
 
   /** About how many edits a new one would find before it. */
   ahead(tenant: string, priority: Priority): number {
-    return this.#waiting.ahead(levelOf(priority), tenant)
+    return this.#places.waiting.ahead(levelOf(priority), tenant)
   }
 
   /**
@@ -217,6 +197,24 @@ export class Schedule {
     return left * Math.min(places, begun.length)
   }
 
+  /**
+   * At least how long a new edit of graph `key` waits for its graph's turn: other graphs of its tenant have theirs on all
+   * devices, until their edits end.
+   */
+  turnInMs(tenant: string, priority: Priority, key: string): number {
+    const level = levelOf(priority)
+    const busyMs = new Map<DeviceState, number>()
+    for (const edit of this.#edits.values()) {
+      const { device, share } = edit
+      if (device === undefined || edit.place === 'blocked') continue
+      if (edit.key === key) return 0
+      if (share.tenant !== tenant || share.level > level) continue
+      const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
+      busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+    }
+    return busyMs.size < this.#devices.size ? 0 : Math.min(patienceMs, ...busyMs.values())
+  }
+
   /** The next batch of an idle device; undefined: there is nothing for it to do. */
   next(deviceId: string, nowMs: number): Batch | undefined {
     const device = this.#devices.get(deviceId)
@@ -226,17 +224,18 @@ export class Schedule {
     const leader = this.#leader(device) ?? this.#steal(device)
     if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
     const { key } = leader
-    this.#advance(leader)
+    this.#places.advance(leader)
+    device.lead(leader)
     const alone = leader.strikes > 0
     const mates = alone ? [] : device.resting.filter((edit) => edit.key === key)
-    const available = mates.length + this.#waiting.count(key)
+    const available = mates.length + this.#places.waiting.count(key)
     const limit = alone ? 1 : key === drawing ? maxDrawings : this.#limits.limit(deviceId, key, available)
     const sampleMs = (this.#limits.estimateMs(deviceId, key, limit) ?? 0) / limit
     const newcomers =
       mates.length <= limit && this.#spread(device, leader, mates) ? 0 : fairPart(available, this.#idle - 1)
     const parts = [this.#join(device, leader, sampleMs)]
     while (parts.length < limit) {
-      let best = parts.length < newcomers ? device.entrant(this.#newcomer(key, mates)) : undefined
+      let best = parts.length < newcomers ? device.entrant(this.#newcomer(leader, mates)) : undefined
       for (const mate of mates) if (mate.place === 'resident') best = device.better(best, mate)
       if (best === undefined) break
       parts.push(this.#join(device, best, sampleMs))
@@ -261,18 +260,16 @@ export class Schedule {
         edit.begun = true
         edit.stepsLeft--
       }
-      if (outcome.kind === 'lost' || unknown.has(edit.id)) this.#release(edit)
-      else if (outcome.kind === 'out-of-memory' && fresh) this.#evict(edit)
+      if (outcome.kind === 'lost' || unknown.has(edit.id)) this.#places.release(edit)
+      else if (outcome.kind === 'out-of-memory' && fresh) this.#places.evict(edit)
       const ends = edit.leaving || failed.includes(edit.id) || (stepped && key === drawing)
       if (ends) {
         this.#edits.delete(edit.id)
-        this.#drop(edit)
-      } else if (edit.blocks.size > 0) {
-        this.#shares(edit).leave(edit.share)
-        this.#setPlace(edit, 'blocked')
-      } else this.#put(edit, nowMs)
+        this.#places.drop(edit)
+      } else if (edit.blocks.size > 0) this.#places.block(edit)
+      else this.#places.put(edit, nowMs)
     }
-    if (outcome.kind === 'lost') this.#empty(device, nowMs)
+    if (outcome.kind === 'lost') this.#places.empty(device, nowMs)
     const deviceOut = device.losses >= this.#maxLosses
     if (deviceOut) {
       this.#devices.delete(deviceId)
@@ -293,7 +290,7 @@ export class Schedule {
       device.measure(stepMs, prepareMs, fresh)
     }
     for (const part of parts) {
-      this.#charge(part.share, stepMs / parts.length - part.chargedMs + (part.fresh ? prepareMs / fresh : 0))
+      this.#places.charge(part.share, stepMs / parts.length - part.chargedMs + (part.fresh ? prepareMs / fresh : 0))
     }
   }
 
@@ -304,7 +301,7 @@ export class Schedule {
     parts: readonly Part[],
     outcome: Exclude<BatchOutcome, { kind: 'stepped' }>,
   ): number[] {
-    for (const { share, chargedMs } of parts) this.#charge(share, -chargedMs)
+    for (const { share, chargedMs } of parts) this.#places.charge(share, -chargedMs)
     const ids = parts.map(({ edit }) => edit.id)
     if (outcome.kind === 'lost') {
       device.losses++
@@ -320,15 +317,15 @@ export class Schedule {
       return []
     }
     const others = [...device.residents].filter((edit) => edit.place !== 'running')
-    for (const edit of others) this.#giveUp(edit)
+    for (const edit of others) this.#places.giveUp(edit)
     return others.length > 0 ? [] : ids
   }
 
   /** Who goes first on a device; undefined where there is no one to choose. */
   #leader(device: DeviceState): Scheduled | undefined {
-    let best = device.entrant(this.#waiting.first())
+    let best = device.entrant(this.#places.waiting.first())
     for (const edit of device.resting) best = device.better(best, edit)
-    for (const edit of this.#suspects) {
+    for (const edit of this.#places.suspects) {
       // Where it was lost it is tried again only if there is no other device.
       if (edit.lostOn !== device || this.#devices.size === 1) best = device.better(best, edit)
     }
@@ -337,7 +334,7 @@ export class Schedule {
 
   /** Take over edits that wait on the device that has most of them, half of them, where that pays. */
   #steal(thief: DeviceState): Scheduled | undefined {
-    if (this.#counts.resident === 0) return undefined
+    if (this.#places.counts.resident === 0) return undefined
     let victims: Scheduled[] = []
     for (const device of this.#devices.values()) {
       if (device.running === undefined) continue
@@ -345,71 +342,61 @@ export class Schedule {
       const movable = device.resting.filter((edit) => movePays(edit.stepsLeft, stepMs, thief.prepareMs))
       if (movable.length > victims.length) victims = movable
     }
-    for (const edit of victims.slice(0, Math.ceil(victims.length / 2))) this.#giveUp(edit)
-    return this.#waiting.first()
+    for (const edit of victims.slice(0, Math.ceil(victims.length / 2))) this.#places.giveUp(edit)
+    return this.#places.waiting.first()
   }
 
   /** Give up edits that were to be in this batch, so that idle devices get theirs, where it pays. Returns whether it did. */
   #spread(device: DeviceState, leader: Scheduled, mates: readonly Scheduled[]): boolean {
     const others = this.#idle - 1
     const extra = mates.length - fairPart(mates.length, others)
-    if (extra === 0 || this.#waiting.size >= others) return false
+    if (extra === 0 || this.#places.waiting.size >= others) return false
     const stepMs = this.#limits.estimateMs(device.id, leader.key, mates.length)
     const prepareMs = Math.max(...[...this.#devices.values()].map((other) => other.prepareMs))
     // A batch of fewer edits saves a part of the step only.
     const pays = (edit: Scheduled) => edit !== leader && movePays(edit.stepsLeft / 2, stepMs, prepareMs)
     const movable = mates.filter(pays).sort((a, b) => b.stepsLeft - a.stepsLeft)
-    for (const edit of movable.slice(0, extra)) this.#giveUp(edit)
+    for (const edit of movable.slice(0, extra)) this.#places.giveUp(edit)
     return movable.length > 0
   }
 
-  /** Who may fill up a batch: not while another of the same tenant waits too long for a graph that is never the running one. */
-  #newcomer(key: string, mates: readonly Scheduled[]): Scheduled | undefined {
-    const edit = this.#waiting.firstOf(key)
-    if (edit === undefined || mates.length === 0) return edit
-    const other = this.#waiting.firstBut(key, edit.share)
-    return other !== undefined && waitsLonger(other, edit) ? undefined : edit
+  /**
+   * Who may fill up a batch. In one that another tenant leads, not while one of the same tenant waits too long for another
+   * graph, whose turn would never come.
+   */
+  #newcomer({ key, share }: Scheduled, mates: readonly Scheduled[]): Scheduled | undefined {
+    const edit = this.#places.waiting.firstOf(key)
+    if (edit === undefined || edit.share === share || mates.length === 0) return edit
+    const other = this.#places.waiting.firstBut(key, edit.share)
+    return other !== undefined && longerWaiting(other, edit) === other ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */
   #age(device: DeviceState, nowMs: number): void {
     const raise = (edit: Scheduled): boolean => {
       const level = aged(edit.share.level, edit.waitingSinceMs, nowMs, this.#ageMs)
-      if (level !== undefined) this.#setLevel(edit, level, nowMs)
+      if (level !== undefined) this.#places.raise(edit, level, nowMs)
       return level !== undefined
     }
     for (const edit of device.resting) raise(edit)
-    for (const edit of this.#suspects) raise(edit)
+    for (const edit of this.#places.suspects) raise(edit)
     let left = maxRaised
     for (let level = levelCount - 1; level > finishingLevel; level--) {
-      let oldest = this.#waiting.oldest(level)
+      let oldest = this.#places.waiting.oldest(level)
       while (oldest !== undefined && left > 0 && raise(oldest)) {
         left--
-        oldest = this.#waiting.oldest(level)
+        oldest = this.#places.waiting.oldest(level)
       }
     }
-  }
-
-  #setLevel(edit: Scheduled, level: number, nowMs: number): void {
-    if (edit.place === 'waiting') this.#waiting.delete(edit)
-    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
-    edit.share = this.#levels[level]!.join(edit.share.tenant)
-    if (edit.place === 'blocked') this.#shares(edit).leave(edit.share)
-    edit.waitingSinceMs = nowMs
-    if (edit.place === 'waiting') this.#waiting.push(edit)
   }
 
   /** Put an edit into the batch of a device, charged with what that should cost. */
   #join(device: DeviceState, edit: Scheduled, sampleMs: number): Part {
     const fresh = edit.device !== device
     const displaced = fresh ? device.displace(edit) : undefined
-    if (displaced !== undefined) this.#giveUp(displaced)
-    this.#take(edit, 'running')
-    if (edit.key !== drawing) {
-      edit.device = device
-      device.residents.add(edit)
-    }
-    this.#charge(edit.share, sampleMs)
+    if (displaced !== undefined) this.#places.giveUp(displaced)
+    this.#places.run(edit, device)
+    this.#places.charge(edit.share, sampleMs)
     return { edit, share: edit.share, fresh, chargedMs: sampleMs }
   }
 
@@ -421,81 +408,9 @@ export class Schedule {
     return { key, entries: parts.map(({ edit, fresh }) => ({ id: edit.id, fresh })), forget }
   }
 
-  /** An edit that is prepared on a device, and not running, is prepared there no longer. */
-  #giveUp(edit: Scheduled): void {
-    const { place } = edit
-    if (place === 'resident') this.#setPlace(edit, 'waiting')
-    this.#evict(edit)
-    if (place === 'resident') this.#waiting.push(edit)
-  }
-
-  /** Time goes on to that of the tenant who is served least: a resident leader may be ahead of one who waits. */
-  #advance({ share }: Scheduled): void {
-    const waiting = this.#waiting.first()?.share
-    const rival = waiting?.level === share.level ? waiting.virtualMs : Infinity
-    this.#levels[share.level]!.advance(Math.min(share.virtualMs, rival))
-  }
-
-  #shares({ share }: Scheduled): FairShares {
-    return this.#levels[share.level]!
-  }
-
-  #charge(share: Share, ms: number): void {
-    this.#levels[share.level]!.charge(share, ms)
-    this.#waiting.reorder(share)
-  }
-
   #boundary(id: number): Scheduled {
     const edit = this.#edits.get(id)
     if (edit === undefined || edit.place === 'running') throw new Error(`edit ${id} is not at a step boundary`)
     return edit
-  }
-
-  /** Out of wherever it can be chosen from. */
-  #take(edit: Scheduled, place: 'running' | 'blocked'): void {
-    if (edit.place === 'waiting') this.#waiting.delete(edit)
-    else if (edit.place === 'suspect') this.#suspects.delete(edit)
-    this.#setPlace(edit, place)
-  }
-
-  /** To where it can be chosen from. */
-  #put(edit: Scheduled, nowMs: number): void {
-    edit.waitingSinceMs = nowMs
-    this.#setPlace(edit, edit.device !== undefined ? 'resident' : edit.strikes > 0 ? 'suspect' : 'waiting')
-    if (edit.place === 'waiting') this.#waiting.push(edit)
-    else if (edit.place === 'suspect') this.#suspects.add(edit)
-  }
-
-  #drop(edit: Scheduled): void {
-    if (edit.place !== 'blocked') this.#shares(edit).leave(edit.share)
-    this.#take(edit, 'blocked')
-    this.#counts.blocked--
-    this.#evict(edit)
-  }
-
-  /** The device is to forget the edit. */
-  #evict(edit: Scheduled): void {
-    edit.device?.forget.add(edit.id)
-    this.#release(edit)
-  }
-
-  #release(edit: Scheduled): void {
-    edit.device?.residents.delete(edit)
-    edit.device = undefined
-  }
-
-  /** The device's worker is gone: its edits go on elsewhere from their last state. */
-  #empty(device: DeviceState, nowMs: number): void {
-    for (const edit of device.residents) {
-      this.#release(edit)
-      if (edit.place === 'resident') this.#put(edit, nowMs)
-    }
-    device.forget.clear()
-  }
-
-  #setPlace(edit: Scheduled, place: Place): void {
-    this.#counts[edit.place]--
-    this.#counts[place]++
-    edit.place = place
   }
 }

@@ -117,13 +117,14 @@ export class Scheduler implements SchedulerApi {
       const { tenant, priority, bytes, key } = request
       const position = this.#schedule.ahead(tenant, priority)
       const stepsBefore = key === undefined ? 0 : this.#schedule.stepsBefore(tenant, priority, key, position)
-      const estimate = estimateOf(request, { position, stepsBefore }, this.#working, this.#rates)
+      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key)
+      const estimate = estimateOf(request, { position, stepsBefore, turnInMs }, this.#working, this.#rates)
       checkDeadline(request, estimate)
-      const place = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
+      const holding = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
       this.#schedule.announce(tenant, priority, 1)
-      return new AdmittedTicket(request, place, estimate, this.#now(), () => {
+      return new AdmittedTicket(request, holding, estimate, this.#now(), () => {
         this.#schedule.announce(tenant, priority, -1)
-        this.#admission.release(place)
+        this.#admission.release(holding)
       })
     } catch (error) {
       if (error instanceof AdmissionError) this.#observer.onRefused?.({ reason: error.reason })
@@ -136,10 +137,10 @@ export class Scheduler implements SchedulerApi {
       throw new Error('the ticket is not one of this scheduler, or was used')
     }
     ticket.submit()
-    const { request, place, deadlineMs, estimatedDurationMs: durationMs } = ticket
+    const { request, holding, deadlineMs, estimatedDurationMs: durationMs } = ticket
     const { tenant, priority, underWayMs = 0, begun = false } = request
     const nowMs = this.#now()
-    const edit = new LiveEdit(this.#nextId++, state, place, listener, nowMs, this.#driver)
+    const edit = new LiveEdit(this.#nextId++, state, holding, listener, nowMs, this.#driver)
     const { id, key, stepsLeft } = edit
     this.#edits.set(id, edit)
     this.#schedule.announce(tenant, priority, -1)
@@ -176,6 +177,7 @@ export class Scheduler implements SchedulerApi {
       this.#pumping = false
       if (this.#gone) this.handBack()
       for (const name of [...this.#idle]) this.#dispatch(name)
+      this.#tell()
     })
   }
 
@@ -192,6 +194,7 @@ export class Scheduler implements SchedulerApi {
     const items = entries.map(({ id, fresh }): BatchItem => {
       const edit = this.#edits.get(id)!
       edit.running = true
+      this.#start(edit)
       return fresh ? { id, state: edit.state } : { id }
     })
     const kind = key === drawing ? 'draw' : 'step'
@@ -222,7 +225,11 @@ export class Scheduler implements SchedulerApi {
     const unknown = results.flatMap(({ kind, id }) => (kind === 'unknown' ? [id] : []))
     this.#schedule.update(device, { kind: 'stepped', stepMs, prepareMs, measured, unknown }, nowMs)
     const wasted = results.filter((item) => !this.#apply(item)).length
-    if (key === drawing || items.length === 0) return
+    if (items.length === 0) return
+    if (key === drawing) {
+      this.#observer.onDrawn?.({ device, drawMs: stepMs })
+      return
+    }
     if (measured) this.#rates.recordStep(key, items.length, stepMs)
     const prepared = items.filter(({ state }) => state !== undefined).length
     this.#observer.onStep?.({ device, samples: items.length, wasted, prepared, stepMs, prepareMs })
@@ -259,12 +266,11 @@ export class Scheduler implements SchedulerApi {
     const wanted = edit.cancelledMs === undefined && (edit.finishing || !edit.accepted)
     if (wanted && result.kind === 'stepped') {
       edit.advance(result.z)
-      this.#started(edit, result.warnings)
       const { listener, state } = edit
+      this.#warn(edit, result.warnings)
       this.#events.push(() => listener.onStep(result.report, state))
     } else if (wanted && result.kind === 'drawn') {
       edit.settle(result.z)
-      this.#started(edit, [])
       this.#end(edit, { kind: 'completed', picture: result.picture, state: edit.state })
     } else if (wanted && result.kind === 'failed') {
       this.#end(edit, { kind: 'failed', error: result.error, state: edit.resumable })
@@ -292,18 +298,19 @@ export class Scheduler implements SchedulerApi {
     if (edit.finishing) this.#schedule.finish(edit.id, nowMs)
   }
 
+  /** An edit goes into a batch. One that is lost with it does so again. */
+  #start(edit: LiveEdit): void {
+    if (edit.started) return
+    edit.started = true
+    this.#admission.started(edit.holding)
+    this.#events.push(() => edit.listener.onStarted())
+  }
+
   /** An edit was prepared, for the first time or after an update, if `warnings` are given. */
-  #started(edit: LiveEdit, warnings: readonly string[] | undefined): void {
-    const { listener } = edit
-    if (!edit.started) {
-      edit.started = true
-      this.#admission.started(edit.place)
-      this.#observer.onStarted?.({ queuedMs: this.#now() - edit.submittedMs })
-      this.#events.push(() => listener.onStarted(warnings ?? []))
-    } else if (edit.unprepared && warnings !== undefined && warnings.length > 0) {
-      this.#events.push(() => listener.onWarnings?.(warnings))
-    }
-    if (warnings !== undefined) edit.unprepared = false
+  #warn(edit: LiveEdit, warnings: readonly string[] | undefined): void {
+    if (warnings === undefined || !edit.unprepared) return
+    edit.unprepared = false
+    if (warnings.length > 0) this.#events.push(() => edit.listener.onWarnings?.(warnings))
   }
 
   #end(edit: LiveEdit, outcome: Outcome): void {
@@ -311,7 +318,7 @@ export class Scheduler implements SchedulerApi {
     edit.ended = true
     this.#edits.delete(edit.id)
     this.#schedule.remove(edit.id)
-    this.#admission.release(edit.place)
+    this.#admission.release(edit.holding)
     this.#rates.recordEnd(nowMs)
     this.#observer.onEnd?.({ kind: outcome.kind, totalMs: nowMs - edit.submittedMs })
     this.#events.push(() => edit.listener.onEnd(outcome))

@@ -2,7 +2,7 @@
 // Estimates are by what was measured (policies/rates.ts); nothing is promised.
 
 import { AdmissionError, type AdmissionRequest, type RefusalReason, type Ticket } from './api.js'
-import type { Place } from './policies/admission.js'
+import type { Holding } from './policies/admission.js'
 import { canFinish } from './policies/deadlines.js'
 import type { Rates } from './policies/rates.js'
 
@@ -16,7 +16,7 @@ export interface Estimate {
 
 export class AdmittedTicket implements Ticket {
   readonly request: AdmissionRequest
-  readonly place: Place
+  readonly holding: Holding
   /** On the scheduler's clock. */
   readonly deadlineMs: number | undefined
   readonly position: number
@@ -25,9 +25,9 @@ export class AdmittedTicket implements Ticket {
   readonly #release: () => void
   #isOpen = true
 
-  constructor(request: AdmissionRequest, place: Place, estimate: Estimate, nowMs: number, release: () => void) {
+  constructor(request: AdmissionRequest, holding: Holding, estimate: Estimate, nowMs: number, release: () => void) {
     this.request = request
-    this.place = place
+    this.holding = holding
     this.deadlineMs = request.deadlineMs === undefined ? undefined : nowMs + request.deadlineMs
     this.position = estimate.position
     this.estimatedStartMs = estimate.startMs
@@ -52,13 +52,13 @@ export class AdmittedTicket implements Ticket {
 
 /**
  * With `position` edits before it, which are taken to have as many steps as it has, but at least after `stepsBefore` steps
- * of others, on `devices` devices. Nothing is estimated of a graph that was not measured. Edits before it may have other
- * graphs: they are taken to be as fast as its own, or as the mean of all if that is less, for an edit that could finish
- * must not be refused.
+ * of others, on `devices` devices, and not before its graph's turn in `turnInMs`. Nothing is estimated of a graph that was
+ * not measured. Edits before it may have other graphs: they are taken to be as fast as its own, or as the mean of all if
+ * that is less, for an edit that could finish must not be refused.
  */
 export function estimateOf(
   { steps, key }: AdmissionRequest,
-  { position, stepsBefore }: { readonly position: number; readonly stepsBefore: number },
+  { position, stepsBefore, turnInMs }: Record<'position' | 'stepsBefore' | 'turnInMs', number>,
   devices: number,
   rates: Rates,
 ): Estimate {
@@ -67,7 +67,7 @@ export function estimateOf(
     return { position, startMs: undefined, durationMs: undefined, leastMs: undefined }
   }
   const beforeMs = Math.min(sampleMs, rates.all.sampleMs ?? Infinity)
-  const startMs = (Math.max(position * steps, stepsBefore) * beforeMs) / devices
+  const startMs = Math.max((Math.max(position * steps, stepsBefore) * beforeMs) / devices, turnInMs)
   // But while sizes are tried, a batch is as large as pays: a sample in it takes no longer than a step alone.
   return { position, startMs, durationMs: steps * stepMs, leastMs: steps * sampleMs }
 }

@@ -34,7 +34,6 @@ export class WorkerDevice implements StepDevice {
   readonly #hangAfterMs: number
   readonly #onProgress: (doing: string) => void
   #pool: Pool
-  #watchdog: NodeJS.Timeout | undefined
 
   private constructor({ hangAfterMs = defaultHangAfterMs, onProgress, ...setup }: WorkerDeviceOptions) {
     this.name = formatDevice(setup.device)
@@ -111,10 +110,7 @@ export class WorkerDevice implements StepDevice {
       atomics: 'async',
       workerData: this.#setup,
     })
-    pool.on('message', ({ doing }: ProgressMessage) => {
-      this.#watchdog?.refresh()
-      this.#onProgress(doing)
-    })
+    pool.on('message', ({ doing }: ProgressMessage) => this.#onProgress(doing))
     // A thread that is lost while it has nothing to do: the pool replaces it, and its edits turn out to be unknown.
     pool.on('error', () => undefined)
     return pool
@@ -124,14 +120,17 @@ export class WorkerDevice implements StepDevice {
   async #send(task: Task): Promise<Reply> {
     const pool = this.#pool
     const running = pool.run(task)
+    let watchdog: NodeJS.Timeout | undefined
     const hung = new Promise<never>((_, reject) => {
-      this.#watchdog = setTimeout(() => {
+      watchdog = setTimeout(() => {
         this.#pool = this.#newPool()
         // It cannot be ended while it is in ONNX Runtime (see `obeyKillSwitch`): only once it has come back.
         void running.catch(() => undefined).finally(() => pool.destroy())
         reject(new Error(`no sign of it for ${this.#hangAfterMs / 1_000} s`))
       }, this.#hangAfterMs)
     })
+    const onSign = () => watchdog?.refresh()
+    pool.on('message', onSign)
     try {
       return await Promise.race([running, hung])
     } catch (error) {
@@ -142,8 +141,8 @@ export class WorkerDevice implements StepDevice {
         cause: error,
       })
     } finally {
-      clearTimeout(this.#watchdog)
-      this.#watchdog = undefined
+      clearTimeout(watchdog)
+      pool.off('message', onSign)
     }
   }
 }

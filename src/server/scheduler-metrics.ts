@@ -25,13 +25,20 @@ export function schedulerMetrics(
   const counter = (name: string, help: string) => new Counter({ name, help, labelNames, registers })
   const histogram = (name: string, help: string, buckets: number[]) =>
     new Histogram({ name, help, buckets, labelNames, registers })
-  const executions = counter('flexit_executions_total', 'Batches run.')
+  const executions = counter('flexit_executions_total', 'Batches of steps that were run.')
   const samples = counter('flexit_samples_total', 'Steps of edits in batches that were run.')
   const wasted = counter('flexit_wasted_steps_total', 'Steps thrown away, of edits cancelled or accepted meanwhile.')
-  const busy = counter('flexit_device_busy_seconds_total', 'Time in batches and preparations.')
-  const restarts = counter('flexit_worker_restarts_total', 'Workers that crashed or hung and were replaced.')
+  const busy = counter('flexit_device_busy_seconds_total', 'Time in steps, preparations and drawings.')
+  const restarts = counter(
+    'flexit_worker_restarts_total',
+    'Workers that crashed, hung or computed nothing, and were replaced.',
+  )
   const outOfMemory = counter('flexit_out_of_memory_total', 'Batches that did not fit into memory.')
-  const stepSeconds = histogram('flexit_step_seconds', 'Duration of a batch.', stepBuckets)
+  const stepSeconds = histogram(
+    'flexit_step_seconds',
+    'Duration of a batch of steps, without preparations.',
+    stepBuckets,
+  )
   const batchSize = histogram('flexit_batch_size', 'Edits in a batch.', batchBuckets)
   const cancelSeconds = new Histogram({
     name: 'flexit_cancel_to_freed_seconds',
@@ -62,6 +69,7 @@ export function schedulerMetrics(
       stepSeconds.observe({ device }, stepMs / 1000)
       batchSize.observe({ device }, size)
     },
+    onDrawn: ({ device, drawMs }) => busy.inc({ device }, drawMs / 1000),
     onFreed: ({ cancelToFreedMs }) => cancelSeconds.observe(cancelToFreedMs / 1000),
     onWorkerLost: ({ device, error }) => {
       restarts.inc({ device })

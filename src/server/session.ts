@@ -257,7 +257,7 @@ export class Session {
       const state = await load()
       if (this.#cancelled) throw new FlexitError({ code: 'CANCELLED', message: 'cancelled' })
       const edit = scheduler.submit(ticket, state, {
-        onStarted: (warnings) => this.#onStarted(warnings),
+        onStarted: () => this.#onStarted(),
         onWarnings: (warnings) => this.#warn(warnings),
         onRenewed: (renewed) => this.#tellUpdates(renewed),
         onStep: (report, after) => this.#onStep(report, after),
@@ -274,14 +274,13 @@ export class Session {
     }
   }
 
-  #onStarted(warnings: readonly string[]): void {
+  #onStarted(): void {
     this.#startedMs = performance.now()
     this.#setup.trace?.started()
     const { metrics, plan } = this.#setup
     metrics.queueSeconds.observe({ priority: plan.priority }, seconds(this.#admittedMs))
     if (!this.#paused) this.#move('EDIT_STATUS_RUNNING')
     this.#log.tell({ started: {} })
-    this.#warn(warnings)
   }
 
   #warn(warnings: readonly string[]): void {

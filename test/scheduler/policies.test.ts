@@ -227,6 +227,40 @@ test('sizes are compared only while there are enough edits for both', (t) => {
   t.is(tuner.describe().limit, 16)
 })
 
+test('the largest batch that is allowed is tried, whatever its size', (t) => {
+  for (const largest of [3, 6, 12]) {
+    const tuner = new BatchTuner(largest, 1.05)
+    tune(tuner, 100, (size) => 60 + 40 * size)
+    t.is(tuner.describe().limit, largest)
+    tune(tuner, 4_000, (size) => (size === largest ? 100 : 20) * size)
+    t.true(tuner.describe().limit < largest)
+  }
+  const tuner = new BatchTuner(6, 1.05)
+  tune(tuner, 100, (size) => (size === 1 ? 10 : 4 + 4 * size))
+  t.like(tuner.describe(), { limit: 6, why: 'a batch of 6 has 1.07 times the throughput of one of 4' })
+})
+
+test('after a shortage of memory the largest power of two below is the limit, until memory is tried again', (t) => {
+  const tuner = new BatchTuner(16, 1.05)
+  let refused = 0
+  const drive = (count: number, available: number, fits: number) => {
+    for (let i = 0; i < count; i++) {
+      const size = Math.min(tuner.limit(available), available)
+      if (size <= fits) tuner.record(size, 100 + size)
+      else {
+        refused++
+        tuner.halve(size)
+      }
+    }
+    return tuner.describe()
+  }
+  t.like(drive(30, 3, 2), { limit: 2, why: 'a batch of 3 does not fit into memory' })
+  t.like(drive(200, 16, 2), { limit: 2, why: 'a batch of 2 has 1.98 times the throughput of one of 1' })
+  drive(40_000, 16, 2)
+  t.is(refused, 2, 'it is tried rarely')
+  t.is(drive(200_000, 16, 16).limit, 16, 'and found to be there again')
+})
+
 test('a heap gives its items in order, whatever is moved and taken out meanwhile', (t) => {
   const random = new Random(3)
   const heap = new Heap<{ rank: number }>((a, b) => a.rank < b.rank)

@@ -158,6 +158,13 @@ test('of more begun edits than a batch takes none stands still, and the first en
   for (const steps of others) t.true(steps >= 18, `${steps} steps`)
 })
 
+test('… nor where a step takes longer than one may stand still', (t) => {
+  const stage = new Stage(single)
+  for (let i = 0; i < 4; i++) stage.add({ begun: true })
+  stage.run(40, () => 6_000)
+  for (let id = 1; id <= 4; id++) t.is(stage.stepsOf(id), 10)
+})
+
 test('a higher class goes first, from the next step on', (t) => {
   const stage = new Stage(single)
   const batch = stage.add({ priority: 'batch' })
@@ -618,6 +625,63 @@ const crowdedOut = test.macro((t: ExecutionContext, others: number) => {
 
 test('a graph whose edits keep coming does not lock out another one of the same tenant', crowdedOut, 0)
 test('… nor where another tenant shares its batches', crowdedOut, 1)
+
+test('graphs of one tenant take turns: an edit waits for no other one to end, and switches are rare', (t) => {
+  const stage = new Stage()
+  const [long, other] = [stage.add({ key: 'long' }), stage.add({ key: 'other' })]
+  const last = new Map<number, number>()
+  let longestMs = 0
+  let switches = 0
+  let key = ''
+  for (let step = 0; step < 1_000; step++) {
+    const batch = stage.next()!
+    if (batch.key !== key) switches++
+    key = batch.key
+    stage.nowMs += 100
+    stage.end({ stepMs: 100 })
+    for (const { id } of batch.entries) {
+      longestMs = Math.max(longestMs, stage.nowMs - (last.get(id) ?? 0))
+      last.set(id, stage.nowMs)
+      stage.taken.set(id, stage.stepsOf(id) + 1)
+    }
+  }
+  t.true(longestMs <= 5_300, `${longestMs} ms`)
+  t.true(switches <= 21, `${switches} switches in 100 s`)
+  for (const id of [long, other]) t.true(stage.stepsOf(id) >= 450, `${stage.stepsOf(id)} of 1,000 steps`)
+})
+
+test('… and many of them, too, where a step takes longer than a turn', (t) => {
+  const stage = new Stage()
+  for (let i = 0; i < 5; i++) stage.add({ key: `graph ${i}` })
+  stage.run(50, () => 7_000)
+  for (let id = 1; id <= 5; id++) t.is(stage.stepsOf(id), 10)
+})
+
+test('how long a new edit waits for the turn of its graph: while other graphs of its tenant have theirs everywhere', (t) => {
+  const stage = new Stage({}, ['a', 'b'])
+  const { schedule } = stage
+  const begin = (device: string, wish: Wish) => {
+    const id = stage.add(wish)
+    t.deepEqual(stage.ids(device), [id])
+    return id
+  }
+  begin('a', { key: 'long' })
+  t.is(schedule.turnInMs('x', 'normal', 'other'), 0, 'a device has nothing to do')
+  const short = begin('b', { key: 'short', stepsLeft: 30 })
+  stage.end({ stepMs: 100 }, 'a')
+  stage.end({ stepMs: 100 }, 'b')
+  t.is(schedule.turnInMs('x', 'normal', 'other'), 2_900, 'until the last step of the short one')
+  schedule.renew(short, 'short', 300, 0)
+  stage.ids('b')
+  stage.ids('a')
+  t.is(schedule.turnInMs('x', 'normal', 'other'), 5_000)
+  t.is(schedule.turnInMs('x', 'normal', 'long'), 0, 'it joins')
+  t.is(schedule.turnInMs('y', 'normal', 'other'), 0, 'tenants take turns at once')
+  t.is(schedule.turnInMs('x', 'interactive', 'other'), 0, 'it goes first')
+  schedule.block(short, 'paused', true, 0)
+  stage.end({}, 'b')
+  t.is(schedule.turnInMs('x', 'normal', 'other'), 0)
+})
 
 test('a device that keeps failing is taken out, and its edits go on elsewhere', (t) => {
   const stage = new Stage({ ...single, maxLosses: 3 }, ['bad', 'good'])

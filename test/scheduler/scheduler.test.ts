@@ -57,7 +57,7 @@ class Stage {
     const heard: (string | number)[] = []
     let outcome: Outcome | undefined
     const edit = this.scheduler.submit(ticket, state, {
-      onStarted: (warnings) => heard.push(`started ${warnings.join()}`),
+      onStarted: () => heard.push('started'),
       onWarnings: (warnings) => heard.push(`warned ${warnings.join()}`),
       onRenewed: ({ target, step }) => heard.push(`renewed to ${target} at ${step}`),
       onStep: (report) => {
@@ -87,9 +87,10 @@ test('an edit takes its steps and is drawn', async (t) => {
   const run = stage.submit()
   t.is(stage.device.batch, undefined)
   await turn()
-  t.deepEqual(run.heard, [])
+  t.deepEqual(run.heard, ['started'], 'the first step is under way')
+  t.is(stage.scheduler.counts.bytes, 0)
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 2, 'completed'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
   t.is(z(run), latent('cat', 3))
   t.is(run.outcome()?.state.step, 3)
   t.deepEqual(
@@ -98,6 +99,21 @@ test('an edit takes its steps and is drawn', async (t) => {
     'and it was forgotten along with its drawing',
   )
   t.like(stage.scheduler.counts, { waiting: 0, running: 0, resting: 0, blocked: 0, bytes: 0 })
+})
+
+test('what devices do is told: steps, and drawings by themselves', async (t) => {
+  const told: string[] = []
+  const observer: SchedulerObserver = {
+    onStep: ({ device, samples, stepMs }) => told.push(`${device} step ${samples} ${stepMs}`),
+    onDrawn: ({ device, drawMs }) => told.push(`${device} draw ${drawMs}`),
+  }
+  const stage = new Stage({ observer })
+  stage.submit(newState('cat', { steps: 1 }))
+  await turn()
+  await stage.device.step({ stepMs: 20 })
+  await stage.device.step({ stepMs: 7 })
+  await stage.finish()
+  t.deepEqual(told, ['a step 1 20', 'a draw 7'])
 })
 
 test('a device has its next batch before listeners are told of the last', async (t) => {
@@ -115,8 +131,8 @@ test('a resumed edit goes on from its state, and one that was complete is only d
   const [middle, end] = [stage.submit(at(1)), stage.submit(at(3))]
   await turn()
   await stage.finish()
-  t.deepEqual(middle.heard, ['started of cat', 1, 2, 'completed'])
-  t.deepEqual(end.heard, ['started ', 'completed'])
+  t.deepEqual(middle.heard, ['started', 'warned of cat', 1, 2, 'completed'])
+  t.deepEqual(end.heard, ['started', 'completed'])
   t.deepEqual([z(middle), z(end)], [latent('cat', 3), latent('cat', 3)])
 })
 
@@ -128,7 +144,7 @@ test('an edit that is cancelled before it is prepared ends at once', async (t) =
   second.edit.cancel()
   t.deepEqual(second.heard, ['cancelled'])
   await stage.finish()
-  t.deepEqual(first.heard, ['started of cat', 0, 1, 2, 'completed'])
+  t.deepEqual(first.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
   t.deepEqual(second.heard, ['cancelled'])
 })
 
@@ -145,9 +161,9 @@ test('an edit that is cancelled during a step ends with it, and its step is not 
   await stage.device.step()
   run.edit.cancel()
   stage.nowMs = 7
-  t.deepEqual(run.heard, ['started of cat', 0])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0])
   await stage.device.step()
-  t.deepEqual(run.heard, ['started of cat', 0, 'cancelled'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 'cancelled'])
   t.is(z(run), latent('cat', 1))
   t.deepEqual([freed, wasted], [[7], [0, 1]])
   for (const wish of [
@@ -160,7 +176,7 @@ test('an edit that is cancelled during a step ends with it, and its step is not 
   }
   run.edit.update({ target: 'dog' })
   await stage.finish()
-  t.is(run.heard.length, 3)
+  t.is(run.heard.length, 4)
 })
 
 test('an edit is accepted at the step that it shows, twice as well as once', async (t) => {
@@ -172,7 +188,7 @@ test('an edit is accepted at the step that it shows, twice as well as once', asy
   run.edit.accept()
   run.edit.accept(5)
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 'completed'])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 'completed'])
   t.is(z(run), latent('cat', 2))
 })
 
@@ -182,7 +198,7 @@ test('an edit is accepted at a later step, and one that is past counts as now', 
   later.edit.accept(2)
   await turn()
   await stage.finish()
-  t.deepEqual(later.heard, ['started of cat', 0, 1, 'completed'])
+  t.deepEqual(later.heard, ['started', 'warned of cat', 0, 1, 'completed'])
   const past = stage.submit(newState('cat', { steps: 9 }))
   await turn()
   await stage.device.step()
@@ -216,6 +232,23 @@ test('an update that comes after an accept comes too late', async (t) => {
   t.like(run.outcome(), { kind: 'completed', state: { target: 'cat', step: 1 } })
 })
 
+test('… also one that comes during the step at which the edit ends', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit(newState('cat', { steps: 9 }))
+  await turn()
+  run.edit.accept(1)
+  t.like(run.edit.update({ target: 'horse' }), { target: 'cat', pending: false })
+  await stage.finish()
+  t.like(run.outcome(), { kind: 'completed', state: { target: 'cat', step: 1 } })
+
+  const later = stage.submit(newState('cat', { steps: 9 }))
+  await turn()
+  later.edit.accept(2)
+  t.like(later.edit.update({ target: 'horse' }), { target: 'horse', pending: true })
+  await stage.finish()
+  t.like(later.outcome(), { kind: 'completed', state: { target: 'horse', step: 2 } })
+})
+
 test('an edit that is accepted before its first step is its input, drawn; even while it is paused', async (t) => {
   const stage = new Stage()
   const run = stage.submit()
@@ -223,7 +256,7 @@ test('an edit that is accepted before its first step is its input, drawn; even w
   run.edit.accept()
   await turn()
   await stage.finish()
-  t.deepEqual(run.heard, ['started ', 'completed'])
+  t.deepEqual(run.heard, ['started', 'completed'])
   t.is(run.outcome()?.state.step, 0)
   t.is(z(run), latent('cat', 0))
 })
@@ -236,7 +269,7 @@ test('an accepted edit can still be cancelled while it is drawn', async (t) => {
   t.is(stage.device.batch?.kind, 'draw')
   run.edit.cancel()
   await stage.finish()
-  t.deepEqual(run.heard, ['cancelled'])
+  t.deepEqual(run.heard, ['started', 'cancelled'])
 })
 
 test('a paused edit keeps its step and waits; a held one as well', async (t) => {
@@ -247,7 +280,7 @@ test('a paused edit keeps its step and waits; a held one as well', async (t) => 
   run.edit.pause()
   run.edit.hold(true)
   await stage.device.step()
-  t.deepEqual(run.heard, ['started of cat', 0])
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0])
   run.edit.resume()
   await turn()
   t.is(stage.device.batch, undefined)
@@ -266,7 +299,17 @@ test('an update counts from the next step on, and is prepared anew', async (t) =
   await stage.device.step()
   t.like(stage.device.batch, { items: [{ state: { target: 'horse', step: 2 } }] })
   await stage.finish()
-  t.deepEqual(run.heard, ['started of cat', 0, 1, 'renewed to horse at 2', 'warned of horse', 2, 3, 'completed'])
+  t.deepEqual(run.heard, [
+    'started',
+    'warned of cat',
+    0,
+    1,
+    'renewed to horse at 2',
+    'warned of horse',
+    2,
+    3,
+    'completed',
+  ])
   t.is(z(run), latent('horse', 2, latent('cat', 2)))
 })
 
@@ -354,7 +397,7 @@ test('a failing edit fails alone, with its last state', async (t) => {
   await stage.device.step()
   await stage.device.step({ failing: stage.device.ids })
   await stage.finish()
-  t.deepEqual(first.heard, ['started of cat', 0, 'failed'])
+  t.deepEqual(first.heard, ['started', 'warned of cat', 0, 'failed'])
   t.is(z(first), latent('cat', 1))
   t.is(second.outcome()?.kind, 'completed')
 })
@@ -410,13 +453,23 @@ test('an edit that brings a worker down twice is failed alone', async (t) => {
   t.deepEqual(lost, ['a', 'a'])
 })
 
+test('an edit whose first step is lost has started, once, and its warnings come with the step that is taken', async (t) => {
+  const stage = new Stage()
+  const run = stage.submit()
+  await turn()
+  await stage.device.crash()
+  t.deepEqual(run.heard, ['started'])
+  await stage.finish()
+  t.deepEqual(run.heard, ['started', 'warned of cat', 0, 1, 2, 'completed'])
+})
+
 test('a cancel during a step that crashes is a cancel', async (t) => {
   const stage = new Stage()
   const run = stage.submit()
   await turn()
   run.edit.cancel()
   await stage.device.crash()
-  t.deepEqual(run.heard, ['cancelled'])
+  t.deepEqual(run.heard, ['started', 'cancelled'])
   t.is(stage.device.batch, undefined)
 
   const again = stage.submit()
@@ -424,7 +477,7 @@ test('a cancel during a step that crashes is a cancel', async (t) => {
   await stage.device.crash()
   again.edit.cancel()
   await stage.device.crash()
-  t.deepEqual(again.heard, ['cancelled'])
+  t.deepEqual(again.heard, ['started', 'cancelled'], 'it starts once')
 })
 
 test('a device that keeps crashing is taken out; when none is left, edits are handed back', async (t) => {
@@ -583,6 +636,23 @@ test('where all places are taken by edits of its tenant a new one waits for the 
   t.is(stage.scheduler.admit({ ...request, tenant: 'z' }).estimatedStartMs! < 900 * 50, true, 'not its other 899 steps')
 })
 
+test('an edit of another graph of its tenant waits for its turn, and is told so', async (t) => {
+  const stage = new Stage()
+  stage.submit(newState('cat', { steps: 2 }))
+  await turn()
+  await stage.finish()
+  const key = graphKey('', newState('cat').parameters)
+  stage.submit(newState('cat', { steps: 900, views: 8 }))
+  await turn()
+  await stage.device.step({ stepMs: 50 })
+  const request = { tenant: 'x', priority: 'normal', bytes: 1, steps: 10, key } as const
+  t.is(stage.scheduler.admit(request).estimatedStartMs, 5_000)
+  t.throws(() => stage.scheduler.admit({ ...request, deadlineMs: 4_000 }), {
+    code: 'FAILED_PRECONDITION',
+    message: /wait for about 5\.0 s/,
+  })
+})
+
 test('a deadline is judged by the steps of its own pack and graph', async (t) => {
   const stage = new Stage()
   const slow = { ...newState('cat'), pack: 'large' }
@@ -677,7 +747,7 @@ test('closing waits for the batch under way, and then closes devices', async (t)
   await stage.device.step()
   await closing
   t.true(stage.device.closed)
-  t.deepEqual(run.heard, ['handed-back'])
+  t.deepEqual(run.heard, ['started', 'handed-back'])
 })
 
 test('what one listener does to another edit is told after what had happened to that', async (t) => {

@@ -236,14 +236,17 @@ test('CPU devices share the cores', (t) => {
   t.deepEqual(shareThreads([cpu, cpu, cpu], 2), [1, 1, 1])
 })
 
-test.serial('a process with an open device exits cleanly once the device is closed', async (t) => {
+test.serial('a process with an open device exits cleanly once the device is closed, also during a batch', async (t) => {
   const script = `
     import { WorkerDevice } from ${JSON.stringify(new URL('../../src/scheduler/worker-device.js', import.meta.url))}
     const [pack, cacheFolder] = process.argv.slice(1)
     const device = await WorkerDevice.open({ packs: [pack], cacheFolder, threads: 1, device: { kind: 'cpu', index: 0 } })
+    const batch = device.run({ kind: 'step', items: [], forget: [] })
     await device.close()
-    console.log('closed')`
+    console.log('closed after', (await batch).kind)
+    // It would wait for them.
+    if (process.getActiveResourcesInfo().includes('Timeout')) throw new Error('there are timers left')`
   const child = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script, pack, cacheFolder])
-  t.is(child.stdout, 'closed\n')
+  t.is(child.stdout, 'closed after done\n')
   t.is(child.stderr, '')
 })

@@ -80,6 +80,7 @@ test('what the scheduler tells is counted for each device', async (t) => {
   })
   const device = 'cuda:0'
   observer.onStep?.({ device, samples: 4, wasted: 1, prepared: 2, stepMs: 20, prepareMs: 5 })
+  observer.onDrawn?.({ device, drawMs: 7 })
   observer.onFreed?.({ cancelToFreedMs: 12 })
   const error = new FlexitError({ code: 'RESOURCE_EXHAUSTED', message: 'full' })
   observer.onOutOfMemory?.({ device, samples: 8, error })
@@ -91,7 +92,7 @@ test('what the scheduler tells is counted for each device', async (t) => {
     'flexit_executions_total{device="cpu"} 0',
     'flexit_samples_total{device="cuda:0"} 4',
     'flexit_wasted_steps_total{device="cuda:0"} 1',
-    'flexit_device_busy_seconds_total{device="cuda:0"} 0.025',
+    'flexit_device_busy_seconds_total{device="cuda:0"} 0.032',
     'flexit_batch_size_bucket{le="4",device="cuda:0"} 1',
     'flexit_step_seconds_bucket{le="0.025",device="cuda:0"} 1',
     'flexit_step_seconds_bucket{le="0.01",device="cuda:0"} 0',

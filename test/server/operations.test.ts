@@ -176,7 +176,7 @@ class Insistent extends FakeScheduler {
     const error = new FlexitError({ code: 'INTERNAL', message: 'too late' })
     let last: (() => void) | undefined
     return super.submit(ticket, state, {
-      onStarted: (warnings) => listener.onStarted(warnings),
+      onStarted: () => listener.onStarted(),
       onStep: (report, after) => {
         last = () => listener.onStep(report, after)
         last()

@@ -187,7 +187,8 @@ class FakeEdit implements RunningEdit {
     if (!this.#started) {
       this.#started = true
       const long = this.state.target.length > 100
-      this.#listener.onStarted(long ? ['the target text has 200 tokens; the rest is cut off'] : [])
+      this.#listener.onStarted()
+      if (long) this.#listener.onWarnings?.(['the target text has 200 tokens; the rest is cut off'])
     }
     if (this.#update !== undefined) {
       this.state = { ...this.state, ...this.#update }

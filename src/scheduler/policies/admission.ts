@@ -23,14 +23,14 @@ export type AdmissionLimit =
   'edits' | 'waiting edits' | 'waiting bytes' | `${'edits' | 'waiting edits' | 'waiting bytes'} of this tenant`
 
 /** What an admitted edit occupies. */
-export interface Place {
+export interface Holding {
   readonly tenant: string
   edits: number
   waiting: number
   bytes: number
 }
 
-type Used = Omit<Place, 'tenant'>
+type Used = Omit<Holding, 'tenant'>
 
 const retryBounds = { leastMs: 100, mostMs: 60_000, unmeasuredMs: 1_000 } as const
 
@@ -63,27 +63,27 @@ export class Admission {
   }
 
   /** Take a place. Errors: AdmissionError, with the time after which one is likely free if an edit ends every `endEveryMs`. */
-  admit(tenant: string, bytes: number, endEveryMs: number | undefined): Place {
+  admit(tenant: string, bytes: number, endEveryMs: number | undefined): Holding {
     const own = this.#tenants.get(tenant) ?? { edits: 0, waiting: 0, bytes: 0 }
     const limit = this.#exceeded(own, bytes)
     if (limit !== undefined) throw this.#refusal(tenant, own.edits, limit, endEveryMs)
     this.#tenants.set(tenant, own)
-    const place = { tenant, edits: 0, waiting: 0, bytes: 0 }
-    this.#add(place, { edits: 1, waiting: 1, bytes })
-    return place
+    const holding = { tenant, edits: 0, waiting: 0, bytes: 0 }
+    this.#add(holding, { edits: 1, waiting: 1, bytes })
+    return holding
   }
 
   /** The edit has started: its request is no longer held. */
-  started(place: Place): void {
-    this.#add(place, { edits: 0, waiting: -place.waiting, bytes: -place.bytes })
+  started(holding: Holding): void {
+    this.#add(holding, { edits: 0, waiting: -holding.waiting, bytes: -holding.bytes })
   }
 
   /** The edit has ended, or never came. Once is enough. */
-  release(place: Place): void {
-    if (place.edits === 0) return
-    this.#add(place, { edits: -place.edits, waiting: -place.waiting, bytes: -place.bytes })
+  release(holding: Holding): void {
+    if (holding.edits === 0) return
+    this.#add(holding, { edits: -holding.edits, waiting: -holding.waiting, bytes: -holding.bytes })
     this.#ended++
-    this.#endedOf.set(place.tenant, (this.#endedOf.get(place.tenant) ?? 0) + 1)
+    this.#endedOf.set(holding.tenant, (this.#endedOf.get(holding.tenant) ?? 0) + 1)
   }
 
   #exceeded(own: Used, bytes: number): AdmissionLimit | undefined {
@@ -134,14 +134,14 @@ export class Admission {
     return places
   }
 
-  #add(place: Place, { edits, waiting, bytes }: Used): void {
-    const own = this.#tenants.get(place.tenant)!
-    for (const used of [this.#all, own, place]) {
+  #add(holding: Holding, { edits, waiting, bytes }: Used): void {
+    const own = this.#tenants.get(holding.tenant)!
+    for (const used of [this.#all, own, holding]) {
       used.edits += edits
       used.waiting += waiting
       used.bytes += bytes
     }
-    if (own.edits === 0) this.#tenants.delete(place.tenant)
+    if (own.edits === 0) this.#tenants.delete(holding.tenant)
   }
 }
 

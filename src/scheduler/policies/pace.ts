@@ -1,11 +1,12 @@
 // Pace: somebody watches an edit that has begun. Where more have begun than a batch takes, for they came from a server
 // that went away, each of one tenant's takes a step now and then, while the first of them go on to their ends.
+// Graphs of one tenant take turns, which are long against a switch: an edit of another graph waits for its turn only.
 
 /** An edit that has begun, or was lost with its worker, and took no step for so long goes first among its tenant's. */
 const stallMs = 1_000
 
-/** An edit is not passed by those of its tenant that came so much later, though their graph runs. */
-const patienceMs = 5_000
+/** An edit is not passed by those that came so much later; and so long a turn of a graph lasts at least. */
+export const patienceMs = 5_000
 
 export interface Pace {
   readonly begun: boolean
@@ -20,7 +21,13 @@ export function stalls({ begun, strikes, waitingSinceMs }: Pace, nowMs: number):
   return (begun || strikes > 0) && nowMs - waitingSinceMs >= stallMs
 }
 
-/** Whether an edit waits too long to be passed by another one. Where all wait alike, a running graph goes on. */
-export function waitsLonger(edit: Pick<Pace, 'waitingSinceMs'>, other: Pick<Pace, 'waitingSinceMs'>): boolean {
-  return other.waitingSinceMs - edit.waitingSinceMs >= patienceMs
+/** Whether a graph that has gone first since `sinceMs` has had its turn, for an edit of another graph. */
+export function hadItsTurn(sinceMs: number, other: Pick<Pace, 'waitingSinceMs'>, nowMs: number): boolean {
+  return nowMs - Math.max(sinceMs, other.waitingSinceMs) >= patienceMs
+}
+
+/** Which of two edits waits too long to be passed by the other; undefined: they wait about alike. */
+export function longerWaiting<T extends Pick<Pace, 'waitingSinceMs'>>(a: T, b: T): T | undefined {
+  const longerMs = b.waitingSinceMs - a.waitingSinceMs
+  return Math.abs(longerMs) < patienceMs ? undefined : longerMs > 0 ? a : b
 }
