@@ -591,7 +591,7 @@ test('an edit whose deadline is near goes first', async (t) => {
   const [first, urgent] = [stage.submit(), stage.submit(newState('dog'), { deadlineMs: 100 })]
   await turn()
   await stage.device.step()
-  t.deepEqual([first.heard, urgent.heard], [[], ['started of dog', 0]])
+  t.deepEqual([first.heard, urgent.heard], [[], ['started', 'warned of dog', 0]])
 })
 
 test('edits that were admitted and did not come yet count as before others', async (t) => {
