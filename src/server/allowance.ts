@@ -9,14 +9,33 @@ export interface Claim {
   force(): void
 }
 
+/** A stream that bytes lie in the process for. */
+export interface Holder {
+  /** Since when it has taken nothing of them; undefined: there are none. */
+  stuckSinceMs(): number | undefined
+  /** Give them back. */
+  drop(): void
+}
+
 export class Allowance {
   readonly #most: number
+  readonly #patienceMs: number
   #used = 0
+  readonly #holders = new Set<Holder>()
   /** First come, first served. */
-  readonly #waiting: (Claim & { readonly go: () => void })[] = []
+  readonly #waiting = new Set<Claim & { readonly go: () => void }>()
+  #clock: NodeJS.Timeout | undefined
 
-  constructor(most: number) {
+  /** While somebody waits, who has taken nothing for `patienceMs` is dropped. */
+  constructor(most: number, patienceMs: number) {
     this.#most = most
+    this.#patienceMs = patienceMs
+  }
+
+  /** Returns how to leave. */
+  join(holder: Holder): () => void {
+    this.#holders.add(holder)
+    return () => this.#holders.delete(holder)
   }
 
   /** Without waiting, whatever there is. */
@@ -26,41 +45,50 @@ export class Allowance {
 
   /** Undefined: they are taken. More than there are at all come alone. */
   claim(bytes: number): Claim | undefined {
-    if (this.#waiting.length === 0 && this.#fits(bytes)) {
+    if (this.#waiting.size === 0 && this.#fits(bytes)) {
       this.#used += bytes
       return undefined
     }
     let go!: () => void
     const granted = new Promise<void>((resolve) => (go = resolve))
-    const force = () => {
-      const place = this.#waiting.indexOf(claim)
-      if (place < 0) return
-      this.#waiting.splice(place, 1)
-      this.#used += bytes
-      go()
-    }
-    const claim = { bytes, granted, force, go }
-    this.#waiting.push(claim)
+    const claim = { bytes, granted, go, force: () => this.#grant(claim) }
+    this.#waiting.add(claim)
+    this.#clock ??= setInterval(() => this.#dropStuck(), Math.max(this.#patienceMs / 4, 1)).unref()
     return claim
   }
 
   give(bytes: number): void {
     this.#used -= bytes
-    this.#admit()
+    for (const claim of this.#waiting) {
+      if (!this.#fits(claim.bytes)) break
+      this.#grant(claim)
+    }
   }
 
   #fits(bytes: number): boolean {
     return this.#used === 0 || this.#used + bytes <= this.#most
   }
 
-  #admit(): void {
-    while (this.#waiting[0] !== undefined && this.#fits(this.#waiting[0].bytes)) {
-      const { bytes, go } = this.#waiting.shift()!
-      this.#used += bytes
-      go()
+  #grant(claim: Claim & { readonly go: () => void }): void {
+    if (!this.#waiting.delete(claim)) return
+    this.#used += claim.bytes
+    claim.go()
+    if (this.#waiting.size > 0) return
+    clearInterval(this.#clock)
+    this.#clock = undefined
+  }
+
+  #dropStuck(): void {
+    const nowMs = performance.now()
+    for (const holder of this.#holders) {
+      const sinceMs = holder.stuckSinceMs()
+      if (sinceMs !== undefined && nowMs - sinceMs >= this.#patienceMs) holder.drop()
     }
   }
 }
+
+/** So long a stream may take nothing while others of its tenant wait for it. */
+const patienceMs = 60_000
 
 /** Each tenant's own. */
 export class Allowances {
@@ -73,7 +101,7 @@ export class Allowances {
 
   of(tenant: string): Allowance {
     let allowance = this.#tenants.get(tenant)
-    if (allowance === undefined) this.#tenants.set(tenant, (allowance = new Allowance(this.#most)))
+    if (allowance === undefined) this.#tenants.set(tenant, (allowance = new Allowance(this.#most, patienceMs)))
     return allowance
   }
 }

@@ -1,21 +1,30 @@
-// What grpc-js tells nobody: that the connection of a call is to end, by its age. The HTTP/2 session below it knows.
-// https://nodejs.org/api/http2.html#http2sessionclosed
+// What grpc-js tells nobody, or cannot do: that the connection of a call is to end, by its age, and ending a call without what
+// waits to be read. The HTTP/2 stream below it can. https://nodejs.org/api/http2.html#class-http2stream
 
-import type { Http2Session } from 'node:http2'
+import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { ServerOptions } from './options.js'
 
 /** Layers of a call, each of which holds the next one under one of these names. */
 interface Layer {
   readonly call?: Layer
   readonly nextCall?: Layer
-  readonly stream?: { readonly session?: Http2Session }
+  readonly stream?: ServerHttp2Stream
+}
+
+function streamOf(call: object): ServerHttp2Stream | undefined {
+  let layer: Layer | undefined = call
+  while (layer !== undefined && layer.stream === undefined) layer = layer.call ?? layer.nextCall
+  return layer?.stream
 }
 
 /** The client was told to open no more streams on the connection of this call of a grpc-js server. */
 function isConnectionEnding(call: object): boolean {
-  let layer: Layer | undefined = call
-  while (layer !== undefined && layer.stream === undefined) layer = layer.call ?? layer.nextCall
-  return layer?.stream?.session?.closed ?? false
+  return streamOf(call)?.session?.closed ?? false
+}
+
+/** End a call at once, with all that was written and not read: a status would wait behind it. */
+export function dropCall(call: object): void {
+  streamOf(call)?.close(constants.NGHTTP2_CANCEL)
 }
 
 /**

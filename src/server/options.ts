@@ -89,9 +89,11 @@ export const serverOptionsSchema = z.strictObject({
   maxWindowBytes: count(64 * 1024, 1024 * MiB)
     .default(16 * MiB)
     .describe('most bytes on the way to a reader that did not acknowledge'),
-  maxUnreadBytesPerTenant: count(1024 * 1024, 2 ** 40)
+  maxUnreadBytesPerTenant: count(16 * MiB, 2 ** 40)
     .default(128 * MiB)
-    .describe('most bytes that streams of one tenant leave unread; larger events wait then, small ones come'),
+    .describe(
+      'most bytes that streams of one tenant leave unread; events of more than 16 KiB, results too, wait then, until those who take nothing for a minute are dropped',
+    ),
   disconnectGraceMs: milliseconds.default(30_000).describe('how long the edits of a broken stream go on'),
   drainMs: milliseconds
     .default(20_000)

@@ -4,6 +4,7 @@
 import type { ServerDuplexStream, ServerWritableStream } from '@grpc/grpc-js'
 import type { EditEvent } from '../proto/messages.js'
 import type { Allowance, Claim } from './allowance.js'
+import { dropCall } from './connection.js'
 import { toServiceError } from './service-error.js'
 
 /** Bytes that may lie in the process before a writer waits. */
@@ -22,16 +23,25 @@ export class Writer {
   readonly #allowance: Allowance
   readonly #claims = new Set<Claim>()
   #pendingBytes = 0
+  /** When it last took something, or nothing was pending. */
+  #tookMs = performance.now()
+  #ending = false
   #over = false
   #waiting: (() => void)[] = []
 
   constructor(call: EventCall, allowance: Allowance) {
     this.#call = call
     this.#allowance = allowance
+    const leave = allowance.join({
+      stuckSinceMs: () => (this.#pendingBytes > 0 ? this.#tookMs : undefined),
+      drop: () => dropCall(call),
+    })
     this.closed = new Promise((resolve) => {
       const onOver = () => {
+        leave()
         this.#over = true
         this.#release(this.#pendingBytes)
+        this.#forceClaims()
         this.#wake()
         resolve()
       }
@@ -39,31 +49,48 @@ export class Writer {
     })
   }
 
+  /** Nothing more is taken. */
   get over(): boolean {
-    return this.#over
+    return this.#over || this.#ending
   }
 
-  /** Resolves as `room` does. */
+  /** Resolves when more may be written, or when nothing can be any more. */
   async write(event: EditEvent, bytes: number): Promise<void> {
-    if (this.#over) return
+    if (this.over) return
     const claim = this.#claim(bytes)
-    if (claim !== undefined) {
+    if (claim === undefined) this.#write(event, bytes)
+    else {
       this.#claims.add(claim)
       await claim.granted
       this.#claims.delete(claim)
+      if (this.#over) this.#allowance.give(bytes)
+      else this.#write(event, bytes)
+      if (this.#ending) this.#finish()
+      this.#wake()
     }
-    if (this.over) {
-      this.#allowance.give(bytes)
-      return
-    }
-    this.#pendingBytes += bytes
-    this.#call.write(event, () => {
-      // All was released where the stream is gone.
-      if (this.#pendingBytes > 0) this.#release(bytes)
-      if (this.#pendingBytes === 0) [...this.#claims].find((claim) => claim.bytes <= smallBytes)?.force()
-      if (this.#pendingBytes < highWaterBytes) this.#wake()
-    })
-    await this.room()
+    await this.#until(() => this.#pendingBytes < highWaterBytes)
+  }
+
+  /** Resolves when all that was to be written is, and more may be; or when nothing can be any more. */
+  async room(): Promise<void> {
+    await this.#until(() => this.#pendingBytes < highWaterBytes && this.#claims.size === 0)
+  }
+
+  /** End the stream with OK, after what was written. */
+  end(): void {
+    if (this.over) return
+    this.#ending = true
+    this.#forceClaims()
+    this.#finish()
+  }
+
+  /** End the stream with an error. */
+  fail(error: unknown): void {
+    if (this.over) return
+    this.#over = true
+    this.#call.emit('error', toServiceError(error))
+    this.#forceClaims()
+    this.#wake()
   }
 
   /** Undefined where nothing is to be waited for. */
@@ -73,35 +100,40 @@ export class Writer {
     return undefined
   }
 
+  #forceClaims(): void {
+    for (const claim of this.#claims) claim.force()
+  }
+
+  #write(event: EditEvent, bytes: number): void {
+    if (this.#pendingBytes === 0) this.#tookMs = performance.now()
+    this.#pendingBytes += bytes
+    this.#call.write(event, () => {
+      this.#tookMs = performance.now()
+      // All was released where the stream is gone.
+      if (this.#pendingBytes > 0) this.#release(bytes)
+      if (this.#pendingBytes === 0) [...this.#claims].find((claim) => claim.bytes <= smallBytes)?.force()
+      this.#wake()
+    })
+  }
+
   #release(bytes: number): void {
     this.#pendingBytes -= bytes
     this.#allowance.give(bytes)
   }
 
-  /** Resolves when more may be written, or when nothing can be any more. */
-  async room(): Promise<void> {
-    if (this.#over || this.#pendingBytes < highWaterBytes) return
-    await new Promise<void>((resolve) => this.#waiting.push(resolve))
-  }
-
-  /** End the stream with OK, after what was written. */
-  end(): void {
-    if (this.#over) return
+  /** Once what waited is written. */
+  #finish(): void {
+    if (this.#over || this.#claims.size > 0) return
     this.#over = true
     this.#call.end()
     this.#wake()
   }
 
-  /** End the stream with an error. */
-  fail(error: unknown): void {
-    if (this.#over) return
-    this.#over = true
-    this.#call.emit('error', toServiceError(error))
-    this.#wake()
+  async #until(isReady: () => boolean): Promise<void> {
+    while (!this.#over && !isReady()) await new Promise<void>((resolve) => this.#waiting.push(resolve))
   }
 
   #wake(): void {
-    if (this.#over) for (const claim of this.#claims) claim.force()
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
 }

@@ -343,7 +343,7 @@ test('what is attached again and again does not pile up for a client that does n
     desk: newDesk(scheduler),
     options,
     tenant: 'x',
-    allowance: new Allowance(Infinity),
+    allowance: new Allowance(Infinity, Infinity),
     authenticate: () => undefined,
   })
   await completed

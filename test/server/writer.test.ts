@@ -7,12 +7,16 @@ import { Allowance, Allowances } from '../../src/server/allowance.js'
 import { type EventCall, Writer } from '../../src/server/writer.js'
 
 const MiB = 1024 ** 2
+const patienceMs = 3_600_000
 
 /** A stream whose client reads when `read` is called. */
 class Stream extends EventEmitter {
   readonly written: string[] = []
   readonly writer: Writer
   readonly #taken: (() => void)[] = []
+
+  /** As grpc-js holds it. */
+  readonly stream = { close: () => void this.emit('cancelled') }
 
   constructor(allowance: Allowance) {
     super()
@@ -23,6 +27,11 @@ class Stream extends EventEmitter {
   write({ editId }: EditEvent, taken: () => void): void {
     this.written.push(editId)
     this.#taken.push(taken)
+  }
+
+  /** Called by the writer. */
+  end(): void {
+    this.written.push('end')
   }
 
   send(editId: string, bytes: number): void {
@@ -65,7 +74,7 @@ test('large events wait while others of the tenant lie unread, in their order, a
 })
 
 test('what a stream that is gone left unread is given back, once', async (t) => {
-  const allowance = new Allowance(MiB)
+  const allowance = new Allowance(MiB, patienceMs)
   const streams = Array.from({ length: 4 }, () => new Stream(allowance)) as [Stream, Stream, Stream, Stream]
   const [gone, waiting, next, last] = streams
   for (const stream of streams) stream.send('large', MiB)
@@ -81,7 +90,7 @@ test('what a stream that is gone left unread is given back, once', async (t) => 
 })
 
 test('what is larger than all comes alone', async (t) => {
-  const allowance = new Allowance(MiB)
+  const allowance = new Allowance(MiB, patienceMs)
   const [one, two] = [new Stream(allowance), new Stream(allowance)]
   one.send('huge', 3 * MiB)
   two.send('large', MiB)
@@ -90,4 +99,61 @@ test('what is larger than all comes alone', async (t) => {
   one.read()
   await settled()
   t.deepEqual(two.written, ['large'])
+})
+
+test('an end comes after what waits, an error at once', async (t) => {
+  const allowance = new Allowance(MiB, patienceMs)
+  const [stuck, ending, failing] = [new Stream(allowance), new Stream(allowance), new Stream(allowance)]
+  const errors: unknown[] = []
+  failing.on('error', (error) => errors.push(error))
+  stuck.send('large', MiB)
+  for (const stream of [ending, failing]) {
+    stream.send('small', 1000)
+    stream.send('small, too', 1000)
+  }
+  ending.writer.end()
+  ending.send('late', 1000)
+  failing.writer.fail(new Error('x'))
+  await settled()
+  t.deepEqual(ending.written, ['small', 'small, too', 'end'])
+  t.deepEqual([failing.written, errors.length], [['small'], 1])
+  for (const stream of [ending, failing]) stream.emit('close')
+  stuck.read()
+  const last = new Stream(allowance)
+  last.send('large', MiB)
+  t.deepEqual(last.written, ['large'], 'all was given back')
+})
+
+test('who attaches again and again waits for what waits for others', async (t) => {
+  const allowance = new Allowance(MiB, patienceMs)
+  const [stuck, stream] = [new Stream(allowance), new Stream(allowance)]
+  stuck.send('large', MiB)
+  stream.send('large', MiB)
+  let hasRoom = false
+  void stream.writer.room().then(() => (hasRoom = true))
+  await settled()
+  t.false(hasRoom)
+  stuck.read()
+  await settled()
+  stream.read()
+  await settled()
+  t.true(hasRoom)
+})
+
+test('who takes nothing while others wait is dropped, and nobody else', async (t) => {
+  const allowance = new Allowance(2 * MiB, 1)
+  const [stuck, failed, idle, waiting] = Array.from({ length: 4 }, () => new Stream(allowance)) as [
+    Stream,
+    Stream,
+    Stream,
+    Stream,
+  ]
+  failed.on('error', () => undefined)
+  for (const stream of [stuck, failed]) stream.send('large', MiB)
+  failed.writer.fail(new Error('x'))
+  waiting.send('large', 2 * MiB)
+  await Promise.all([stuck.writer.closed, failed.writer.closed])
+  await settled()
+  t.deepEqual(waiting.written, ['large'])
+  t.false(idle.writer.over)
 })
