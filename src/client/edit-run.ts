@@ -12,6 +12,7 @@ import {
   type EditPoint,
   type StepEvent,
   type TerminalEvent,
+  checkPoint,
   isTerminal,
   toClientEvent,
   toPoint,
@@ -270,7 +271,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     }
   }
 
-  /** Errors: INTERNAL (what cannot be read). */
+  /** Errors: DATA_LOSS (what cannot be read). */
   async #take(message: EditEvent): Promise<ClientEvent[]> {
     const { failed, handedBack, rejected, cancelled, updated, accepted } = message
     if (handedBack?.state != null) {
@@ -315,9 +316,8 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     this.#reached()
     const event = toClientEvent(message, this.#dropped)
     if (message.step !== undefined) this.#dropped = message.droppedPreviews
-    if (event === undefined || (this.#starts > 0 && this.#heardOf.has(event))) return resumed
-    this.#heardOf.add(event)
-    if (event.kind !== 'step') return [...resumed, event]
+    if (event === undefined) return resumed
+    if (event.kind !== 'step') return this.#heardOf.repeats(event) ? resumed : [...resumed, event]
     this.#keep(message.step!.resumePoint)
     return [...resumed, ...this.#takeStep(event)]
   }
@@ -326,6 +326,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #takeStep(event: StepEvent): StepEvent[] {
     const { stepEvery = 1, latents } = this.#request
     if (event.step < this.#nextStep) return []
+    this.#heardOf.repeats(event)
     this.#nextStep = event.step + 1
     this.#losses = 0
     this.#untold += event.droppedPreviews
@@ -337,15 +338,15 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     return [{ ...event, point, droppedPreviews }]
   }
 
-  /** Remember the last latent that the edit can go on from. Errors: INTERNAL (what cannot be read). */
+  /** Remember the last latent that the edit can go on from. Errors: DATA_LOSS (what cannot be read). */
   #keep(point: ResumePoint | null | undefined): void {
-    toPoint(point)
+    checkPoint(point)
     if (point?.latent?.type === 'NUMBER_TYPE_FLOAT32') this.#start = { ...this.#start, resumeFrom: point }
   }
 
-  /** Errors: INTERNAL (what cannot be read). */
+  /** Errors: DATA_LOSS (what cannot be read). */
   #goOnFrom({ image, sourceText, targetText, parameters, resumePoint }: EditState): void {
-    toPoint(resumePoint)
+    checkPoint(resumePoint)
     this.#start = { ...this.#start, image, sourceText, targetText, parameters, resumeFrom: resumePoint }
     // The one that handed it back is going away.
     this.#channel.avoid(this.#server, handedBackMs)
@@ -411,6 +412,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
     if (this.#cancelled) return [this.#cancellation()]
     this.#starts += 1
     this.#recovering = this.#heard
+    this.#heardOf.restart()
     this.#wireId = `${this.id}:${this.#starts}`
     this.#sequence = 0
     this.#dropped = 0

@@ -3,7 +3,7 @@
 
 import type { PictureFormat } from '../engine/encode.js'
 import type { EditParameters } from '../engine/parameters.js'
-import { decodeLatent, knownParameters } from '../proto/codec.js'
+import { checkLatent, decodeLatent, knownParameters } from '../proto/codec.js'
 import { known, pictureFormats } from '../proto/enums.js'
 import type { EditEvent, Latent, PictureFile, ResumePoint } from '../proto/messages.js'
 import { WireError, fromStatus } from '../proto/status.js'
@@ -104,7 +104,7 @@ export type ClientEvent =
 
 /**
  * The event of a message; undefined for one of a kind that this version does not know, and for `handed_back`, which is
- * the library's own affair. `droppedBefore` is the count of the event before. Errors: INTERNAL (what cannot be read).
+ * the library's own affair. `droppedBefore` is the count of the event before. Errors: DATA_LOSS (what cannot be read).
  */
 export function toClientEvent(event: EditEvent, droppedBefore: number): ClientEvent | undefined {
   const { accepted, started, step, warning, updated, rejected, completed, cancelled, failed } = event
@@ -156,16 +156,26 @@ function toPicture(file: PictureFile | null | undefined): EncodedPicture | undef
   return file == null || format === undefined ? undefined : { format, data: file.data }
 }
 
-/** Errors: INTERNAL (a latent of another size than it says). */
+/** Errors: DATA_LOSS (a latent of another size than it says). */
 export function toPoint(point: ResumePoint | null | undefined): EditPoint | undefined {
   if (point == null) return undefined
   const { step, latent, packDigest } = point
-  return { step, packDigest, shape: latent?.shape ?? [], latent: latent == null ? undefined : received(latent) }
+  return {
+    step,
+    packDigest,
+    shape: latent?.shape ?? [],
+    latent: latent == null ? undefined : received(latent, decodeLatent),
+  }
 }
 
-function received(latent: Latent): Float32Array {
+/** Errors: DATA_LOSS, as those of `toPoint`. */
+export function checkPoint(point: ResumePoint | null | undefined): void {
+  if (point?.latent != null) received(point.latent, checkLatent)
+}
+
+function received<T>(latent: Latent, read: (latent: Latent) => T): T {
   try {
-    return decodeLatent(latent)
+    return read(latent)
   } catch (cause) {
     throw unreadable((cause as Error).message, cause)
   }
@@ -173,5 +183,5 @@ function received(latent: Latent): Float32Array {
 
 function unreadable(what: string, cause?: unknown): WireError {
   const message = `the server sent what cannot be read: ${what}`
-  return new WireError({ code: 'INTERNAL', message, cure: 'Tell who runs the server.', cause })
+  return new WireError({ code: 'DATA_LOSS', message, cure: 'Tell who runs the server.', cause })
 }

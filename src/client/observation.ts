@@ -33,7 +33,6 @@ export async function* observe(
   let dropped = 0
   let heard = false
   let nextStep = 0
-  let isRestarted = false
   const told = new Told()
   let attempt = 0
   let lostMs: number | undefined
@@ -42,7 +41,10 @@ export async function* observe(
     try {
       const { server, summary } = await findEdit(channel, id, { signal })
       if (uid !== undefined && summary.editId === id && summary.uid !== uid) throw anotherEdit(id, uid)
-      if (summary.editId !== wireId) [wireId, afterSequence, dropped, isRestarted] = [summary.editId, 0, 0, true]
+      if (summary.editId !== wireId) {
+        ;[wireId, afterSequence, dropped] = [summary.editId, 0, 0]
+        told.restart()
+      }
       const isOver = summary.sequence <= afterSequence
       if (isOver && ['completed', 'cancelled', 'failed'].includes(summary.status)) return
       if (isOver && summary.status === 'handed_back') throw handedBack()
@@ -81,9 +83,7 @@ export async function* observe(
       if (event.step < nextStep) return true
       nextStep = event.step + 1
     }
-    const again = isRestarted && told.has(event)
-    told.add(event)
-    return again
+    return told.repeats(event)
   }
 }
 

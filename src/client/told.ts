@@ -5,20 +5,25 @@ import type { ClientEvent } from './events.js'
 /** Steps are not kept here: their numbers tell. */
 export class Told {
   readonly #keys = new Set<string>()
+  #isRestarted = false
 
-  add(event: ClientEvent): void {
-    const key = keyOf(event)
-    if (key !== undefined) this.#keys.add(key)
-  }
-
-  /** It is one of those that every start says, and an earlier one was told. */
-  has(event: ClientEvent): boolean {
-    const key = keyOf(event)
-    return key !== undefined && this.#keys.has(key)
+  /** Up to its next new step it says again what was told. */
+  restart(): void {
+    this.#isRestarted = true
   }
 
   get started(): boolean {
     return this.#keys.has('started')
+  }
+
+  /** Take note of an event. Returns whether it is one that every start says, and was told before. */
+  repeats(event: ClientEvent): boolean {
+    if (event.kind === 'step') this.#isRestarted = false
+    const key = keyOf(event)
+    if (key === undefined) return false
+    const known = this.#keys.has(key)
+    this.#keys.add(key)
+    return known && this.#isRestarted
   }
 }
 

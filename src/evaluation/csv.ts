@@ -84,11 +84,11 @@ export function parseCsv(text: string, where: string): Csv {
 
 function tableOf([header, ...lines]: readonly [CsvLine, ...CsvLine[]], where: string): Csv {
   const columns = header.fields
+  const kept = [...columns.keys()].filter((i) => columns.indexOf(columns[i]!) === i)
   const rows = lines.map((line) => {
     const wrong = wrongWidth(line, header)
     if (wrong !== undefined) throw noTable(where, `line ${line.line}: ${wrong}`)
-    const named = columns.map((column, i) => [column, line.fields[i]!] as const)
-    return Object.fromEntries(named.reverse())
+    return Object.fromEntries(kept.map((i) => [columns[i]!, line.fields[i]!]))
   })
   return { columns, rows }
 }

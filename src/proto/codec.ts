@@ -46,14 +46,20 @@ export function encodeLatent(z: Float32Array, shape: readonly number[], type: Nu
   return { shape: [...shape], type: half ? type : 'NUMBER_TYPE_FLOAT32', data }
 }
 
-/** The numbers of a latent. Errors: INVALID_ARGUMENT, of `field` (sizes that do not belong together). */
-export function decodeLatent({ shape, type, data }: Latent, field = 'latent'): Float32Array {
+/** Errors: INVALID_ARGUMENT, of `field` (sizes that do not belong together). */
+export function checkLatent({ shape, type, data }: Latent, field = 'latent'): void {
   const half = type === 'NUMBER_TYPE_FLOAT16'
   const count = shape.reduce((product, n) => product * n, 1)
-  if (data.length !== count * (half ? 2 : 4)) {
-    const said = `${shape.join(' × ')} ${half ? 'float16' : 'float32'} numbers`
-    throw invalidArgument(field, `the latent says that it has ${said}, but has ${data.length} bytes`, 'Send it whole.')
-  }
+  if (data.length === count * (half ? 2 : 4)) return
+  const said = `${shape.join(' × ')} ${half ? 'float16' : 'float32'} numbers`
+  throw invalidArgument(field, `the latent says that it has ${said}, but has ${data.length} bytes`, 'Send it whole.')
+}
+
+/** The numbers of a latent. Errors: INVALID_ARGUMENT, of `field` (sizes that do not belong together). */
+export function decodeLatent(latent: Latent, field = 'latent'): Float32Array {
+  checkLatent(latent, field)
+  const { type, data } = latent
+  const half = type === 'NUMBER_TYPE_FLOAT16'
   const { buffer } = littleEndian(data, half)
   return half ? decodeF16(new Uint16Array(buffer)) : new Float32Array(buffer)
 }

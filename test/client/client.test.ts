@@ -6,6 +6,7 @@ import { rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, type Socket, createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { ServerWritableStream } from '@grpc/grpc-js'
 import test, { type ExecutionContext } from 'ava'
 import {
   type ClientEvent,
@@ -394,10 +395,44 @@ test('an event that cannot be read fails the edit, and cancels it where it goes 
     t.teardown(() => client.close())
     const run = client.edit(request)
     const events = await collect(run)
-    t.like(events.at(-1), { kind: 'failed', error: { status: 'INTERNAL' } })
+    t.like(events.at(-1), { kind: 'failed', error: { status: 'DATA_LOSS' } })
     await t.throwsAsync(run.result(), { message: /^the server sent what cannot be read: / })
     if (event.updated !== undefined) await isCancelled
   }
+})
+
+test('an event that cannot be read ends the watching with an error, and is not passed over', async (t) => {
+  const summary = {
+    editId: 'mine',
+    uid: 'x',
+    status: 'EDIT_STATUS_RUNNING',
+    step: 0,
+    steps: 2,
+    sequence: 1,
+    createTimeMs: 0,
+  }
+  const attach = (call: ServerWritableStream<unknown, EditEvent>) => {
+    call.write({ editId: 'mine', sequence: 1, droppedPreviews: 0, started: {} })
+    call.write({
+      editId: 'mine',
+      sequence: 2,
+      droppedPreviews: 0,
+      completed: { picture: null, resumePoint: null, statistics: null },
+    })
+    call.end()
+  }
+  const address = await serveOnly(t, () => undefined, {
+    GetEdit: (_: unknown, answer: (error: null, summary: object) => void) => answer(null, summary),
+    Attach: attach,
+  })
+  const client = connect(address)
+  t.teardown(() => client.close())
+  const kinds: string[] = []
+  const watching = async () => {
+    for await (const { kind } of client.attach('mine')) kinds.push(kind)
+  }
+  await t.throwsAsync(watching(), { code: 'DATA_LOSS' })
+  t.deepEqual(kinds, ['started'])
 })
 
 test('patience is for a server that cannot be reached, not for an edit that waits through several connections', async (t) => {

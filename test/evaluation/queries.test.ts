@@ -49,6 +49,7 @@ test('tables are read as RFC 4180 has them, and written so that they read back',
   ]
   t.deepEqual(rows, expected)
   t.deepEqual(parseCsv(formatCsv(expected), 'x').rows, expected)
+  t.is(formatCsv(parseCsv('b,a,""\n1,2,3\n', 'x').rows), 'b,a,\n1,2,3\n', 'in their order')
   t.is(formatCsv([{ x: 0.1 + 0.2, y: undefined }]), 'x,y\n0.30000000000000004,\n')
   const spaced = [{ a: ' x', b: 'y\t' }]
   t.deepEqual(parseCsv(formatCsv(spaced), 'x').rows, spaced)
