@@ -70,13 +70,15 @@ export function makeBy(scheduler: SchedulerApi, state: EditState, { watcher, sig
   return new Promise((resolve, reject) => {
     let told: Promise<void> = Promise.resolve()
     let untold = 0
+    let held = false
     /** In order, also where some of it takes long; an edit whose watcher fails is stopped. */
     const tell = (act: () => void | Promise<void>) => {
       untold++
-      if (untold === mostUntold) edit.hold(true)
+      if (untold === mostUntold) edit.hold((held = true))
       told = told.then(act).then(() => {
-        if (untold === mostUntold) edit.hold(false)
         untold--
+        // Not sooner: who is held may lose what was prepared for it.
+        if (held && untold === 0) edit.hold((held = false))
       })
       told.catch(() => edit.cancel())
     }

@@ -17,13 +17,17 @@ export interface Holder {
   drop(): void
 }
 
+interface Waiting extends Claim {
+  readonly tookMs: number
+  readonly go: () => void
+}
+
 export class Allowance {
   readonly #most: number
   readonly #patienceMs: number
   #used = 0
   readonly #holders = new Set<Holder>()
-  /** First come, first served. */
-  readonly #waiting = new Set<Claim & { readonly go: () => void }>()
+  readonly #waiting = new Set<Waiting>()
   #clock: NodeJS.Timeout | undefined
 
   /** While somebody waits, who has taken nothing for `patienceMs` is dropped. */
@@ -43,15 +47,18 @@ export class Allowance {
     this.#used += bytes
   }
 
-  /** Undefined: they are taken. More than there are at all come alone. */
-  claim(bytes: number): Claim | undefined {
+  /**
+   * Undefined: they are taken. More than there are at all come alone. Of those that wait who took something last, at `tookMs`,
+   * goes first: most likely it reads.
+   */
+  claim(bytes: number, tookMs: number): Claim | undefined {
     if (this.#waiting.size === 0 && this.#fits(bytes)) {
       this.#used += bytes
       return undefined
     }
     let go!: () => void
     const granted = new Promise<void>((resolve) => (go = resolve))
-    const claim = { bytes, granted, go, force: () => this.#grant(claim) }
+    const claim = { bytes, tookMs, granted, go, force: () => this.#grant(claim) }
     this.#waiting.add(claim)
     this.#clock ??= setInterval(() => this.#dropStuck(), Math.max(this.#patienceMs / 4, 1)).unref()
     return claim
@@ -59,17 +66,20 @@ export class Allowance {
 
   give(bytes: number): void {
     this.#used -= bytes
-    for (const claim of this.#waiting) {
-      if (!this.#fits(claim.bytes)) break
-      this.#grant(claim)
-    }
+    for (let next = this.#next(); next !== undefined && this.#fits(next.bytes); next = this.#next()) this.#grant(next)
   }
 
   #fits(bytes: number): boolean {
     return this.#used === 0 || this.#used + bytes <= this.#most
   }
 
-  #grant(claim: Claim & { readonly go: () => void }): void {
+  #next(): Waiting | undefined {
+    let next: Waiting | undefined
+    for (const claim of this.#waiting) if (next === undefined || claim.tookMs > next.tookMs) next = claim
+    return next
+  }
+
+  #grant(claim: Waiting): void {
     if (!this.#waiting.delete(claim)) return
     this.#used += claim.bytes
     claim.go()

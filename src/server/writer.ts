@@ -23,8 +23,10 @@ export class Writer {
   readonly #allowance: Allowance
   readonly #claims = new Set<Claim>()
   #pendingBytes = 0
-  /** When it last took something, or nothing was pending. */
+  /** When the client last took something, or came. */
   #tookMs = performance.now()
+  /** Since when it has taken not all. */
+  #pendingSinceMs = 0
   #ending = false
   #over = false
   #waiting: (() => void)[] = []
@@ -33,7 +35,7 @@ export class Writer {
     this.#call = call
     this.#allowance = allowance
     const leave = allowance.join({
-      stuckSinceMs: () => (this.#pendingBytes > 0 ? this.#tookMs : undefined),
+      stuckSinceMs: () => (this.#pendingBytes > 0 ? Math.max(this.#tookMs, this.#pendingSinceMs) : undefined),
       drop: () => dropCall(call),
     })
     this.closed = new Promise((resolve) => {
@@ -95,7 +97,7 @@ export class Writer {
 
   /** Undefined where nothing is to be waited for. */
   #claim(bytes: number): Claim | undefined {
-    if (this.#pendingBytes > 0 || bytes > smallBytes) return this.#allowance.claim(bytes)
+    if (this.#pendingBytes > 0 || bytes > smallBytes) return this.#allowance.claim(bytes, this.#tookMs)
     this.#allowance.take(bytes)
     return undefined
   }
@@ -105,7 +107,7 @@ export class Writer {
   }
 
   #write(event: EditEvent, bytes: number): void {
-    if (this.#pendingBytes === 0) this.#tookMs = performance.now()
+    if (this.#pendingBytes === 0) this.#pendingSinceMs = performance.now()
     this.#pendingBytes += bytes
     this.#call.write(event, () => {
       this.#tookMs = performance.now()
