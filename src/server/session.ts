@@ -68,8 +68,8 @@ export class Session {
   #previewed = false
   /** Set when the deadline has passed. */
   #overdue: WireError | undefined
-  /** Updates that were not answered: a step is under way. */
-  readonly #updates: (Pick<EditState, 'target' | 'parameters'> & { readonly number: number })[] = []
+  /** Numbers of updates that were not answered: a step is under way. */
+  readonly #updates: number[] = []
   #running: RunningEdit | undefined
   /** Resolves when the scheduler has the edit; with undefined where it has ended. */
   #submitted: Promise<RunningEdit | undefined>
@@ -184,24 +184,27 @@ export class Session {
     if (this.#updates.length >= maxPendingUpdates) {
       throw tooMuch(`${maxPendingUpdates} updates wait for the step that is under way`, 'Wait for their answers.')
     }
-    const { pending, ...aims } = edit.update(change)
-    this.#steps = aims.parameters.steps
-    this.#updates.push({ ...aims, number })
+    const { pending, parameters } = edit.update(change)
+    this.#steps = parameters.steps
+    this.#updates.push(number)
     if (!pending) this.#tellUpdates(edit.state)
   }
 
   /** Its answer is on its way, or waits for a step that is under way. */
   #answers(number: number): boolean {
-    return this.#log.reader.answers(number) || this.#updates.some((update) => update.number === number)
+    return this.#log.reader.answers(number) || this.#updates.includes(number)
   }
 
-  /** They are in force from `state` on, or come too late. The last has the state, which is that of all. */
+  /** Together they are in force from `state` on, or come too late for it. The last has the state, which is that of all. */
   #tellUpdates(state: EditState): void {
-    const updates = this.#updates.splice(0)
-    updates.forEach(({ target: targetText, parameters, number }, i) => {
-      const point = i === updates.length - 1 ? { resumePoint: this.#point(state, true) } : {}
-      this.#log.tell({ updated: { targetText, parameters: encodeParameters(parameters), number, ...point } })
-    })
+    const numbers = this.#updates.splice(0)
+    if (numbers.length === 0) return
+    this.#steps = state.parameters.steps
+    const aims = { targetText: state.target, parameters: encodeParameters(state.parameters) }
+    for (const [i, number] of numbers.entries()) {
+      const point = i === numbers.length - 1 ? { resumePoint: this.#point(state, true) } : {}
+      this.#log.tell({ updated: { ...aims, number, ...point } })
+    }
   }
 
   /** Events up to `sequence` arrived at the reader. */

@@ -69,6 +69,7 @@ test('updates that wait for a step are bounded, and the last answer alone has th
     answers.map(({ number }) => number),
     Array.from({ length: 64 }, (_, i) => i + 1),
   )
+  t.deepEqual([...new Set(answers.map(({ targetText }) => targetText))], ['lemon 63'], 'what is in force of them all')
   t.is(answers.filter(({ resumePoint }) => resumePoint != null).length, 1)
   t.truthy(answers.at(-1)!.resumePoint)
 
