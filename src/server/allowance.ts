@@ -98,7 +98,7 @@ export class Allowance {
 }
 
 /** So long a stream may take nothing while others of its tenant wait for it. */
-const patienceMs = 60_000
+const patienceMs = 30_000
 
 /** Each tenant's own. */
 export class Allowances {

@@ -92,7 +92,7 @@ export const serverOptionsSchema = z.strictObject({
   maxUnreadBytesPerTenant: count(16 * MiB, 2 ** 40)
     .default(128 * MiB)
     .describe(
-      'most bytes that streams of one tenant leave unread; events of more than 16 KiB, results too, wait then, until those who take nothing for a minute are dropped',
+      'most bytes that streams of one tenant leave unread; events of more than 16 KiB, results too, wait then, until those who take nothing for half a minute are dropped',
     ),
   disconnectGraceMs: milliseconds.default(30_000).describe('how long the edits of a broken stream go on'),
   drainMs: milliseconds
