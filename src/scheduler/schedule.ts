@@ -323,7 +323,10 @@ export class Schedule {
 
   /** Who goes first on a device; undefined where there is no one to choose. */
   #leader(device: DeviceState): Scheduled | undefined {
-    let best = device.entrant(this.#places.waiting.first())
+    // Of each graph, for its turn may have come though another one's edits rank before.
+    let waiting: Scheduled | undefined
+    for (const edit of this.#places.waiting.firsts()) waiting = device.better(waiting, edit)
+    let best = device.entrant(waiting)
     for (const edit of device.resting) best = device.better(best, edit)
     for (const edit of this.#places.suspects) {
       // Where it was lost it is tried again only if there is no other device.
@@ -367,8 +370,8 @@ export class Schedule {
   #newcomer({ key, share }: Scheduled, mates: readonly Scheduled[]): Scheduled | undefined {
     const edit = this.#places.waiting.firstOf(key)
     if (edit === undefined || edit.share === share || mates.length === 0) return edit
-    const other = this.#places.waiting.firstBut(key, edit.share)
-    return other !== undefined && longerWaiting(other, edit) === other ? undefined : edit
+    const others = this.#places.waiting.firstsOf(edit.share)
+    return others.some((other) => longerWaiting(other, edit) === other) ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

@@ -626,6 +626,27 @@ const crowdedOut = test.macro((t: ExecutionContext, others: number) => {
 test('a graph whose edits keep coming does not lock out another one of the same tenant', crowdedOut, 0)
 test('… nor where another tenant shares its batches', crowdedOut, 1)
 
+const hidden = test.macro((t: ExecutionContext, options: ScheduleOptions, count: number, usual: Wish) => {
+  const stage = new Stage(options)
+  for (let i = 0; i < count; i++) stage.add({ key: 'usual', stepsLeft: 1e6, ...usual })
+  stage.run(100, () => 100)
+  const other = stage.add({ key: 'other' })
+  const sinceMs = stage.nowMs
+  while (stage.stepsOf(other) === 0 && stage.nowMs < sinceMs + 30_000) stage.run(1, () => 100)
+  t.true(stage.nowMs - sinceMs <= 5_300, `${stage.nowMs - sinceMs} ms`)
+})
+
+test(
+  'a graph has its turn though edits wait that rank before: of the graph that runs, more than a batch takes',
+  hidden,
+  {},
+  17,
+  {},
+)
+test('… or that have begun', hidden, {}, 40, { begun: true })
+test('… or that have a deadline', hidden, {}, 40, { deadlineMs: 50_000 })
+test('… or where batches do not pay', hidden, single, 3, {})
+
 test('graphs of one tenant take turns: an edit waits for no other one to end, and switches are rare', (t) => {
   const stage = new Stage()
   const [long, other] = [stage.add({ key: 'long' }), stage.add({ key: 'other' })]
