@@ -199,20 +199,25 @@ export class Schedule {
 
   /**
    * At least how long a new edit of graph `key` waits for its graph's turn: other graphs of its tenant have theirs on all
-   * devices, until their edits end.
+   * devices, until their edits end. It joins those of its graph, which may have waited for a while, or are another tenant's.
    */
-  turnInMs(tenant: string, priority: Priority, key: string): number {
+  turnInMs(tenant: string, priority: Priority, key: string, nowMs: number): number {
     const level = levelOf(priority)
     const busyMs = new Map<DeviceState, number>()
+    let turnMs = patienceMs
     for (const edit of this.#edits.values()) {
+      if (edit.place === 'blocked') continue
       const { device, share } = edit
-      if (device === undefined || edit.place === 'blocked') continue
-      if (edit.key === key) return 0
-      if (share.tenant !== tenant || share.level > level) continue
-      const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
-      busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+      const own = share.tenant === tenant
+      if (edit.key === key) {
+        if (device !== undefined || !own || share.level < level) return 0
+        turnMs = Math.min(turnMs, Math.max(0, patienceMs - (nowMs - edit.waitingSinceMs)))
+      } else if (device !== undefined && own && share.level <= level) {
+        const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
+        busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+      }
     }
-    return busyMs.size < this.#devices.size ? 0 : Math.min(patienceMs, ...busyMs.values())
+    return busyMs.size < this.#devices.size ? 0 : Math.min(turnMs, ...busyMs.values())
   }
 
   /** The next batch of an idle device; undefined: there is nothing for it to do. */

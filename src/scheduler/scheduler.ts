@@ -117,7 +117,7 @@ export class Scheduler implements SchedulerApi {
       const { tenant, priority, bytes, key } = request
       const position = this.#schedule.ahead(tenant, priority)
       const stepsBefore = key === undefined ? 0 : this.#schedule.stepsBefore(tenant, priority, key, position)
-      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key)
+      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key, this.#now())
       const estimate = estimateOf(request, { position, stepsBefore, turnInMs }, this.#working, this.#rates)
       checkDeadline(request, estimate)
       const holding = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)

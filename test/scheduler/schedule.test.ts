@@ -681,27 +681,55 @@ test('… and many of them, too, where a step takes longer than a turn', (t) => 
 test('how long a new edit waits for the turn of its graph: while other graphs of its tenant have theirs everywhere', (t) => {
   const stage = new Stage({}, ['a', 'b'])
   const { schedule } = stage
+  const turnInMs = (...wish: [string, Priority, string]) => schedule.turnInMs(...wish, stage.nowMs)
   const begin = (device: string, wish: Wish) => {
     const id = stage.add(wish)
     t.deepEqual(stage.ids(device), [id])
     return id
   }
   begin('a', { key: 'long' })
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 0, 'a device has nothing to do')
+  t.is(turnInMs('x', 'normal', 'other'), 0, 'a device has nothing to do')
   const short = begin('b', { key: 'short', stepsLeft: 30 })
   stage.end({ stepMs: 100 }, 'a')
   stage.end({ stepMs: 100 }, 'b')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 2_900, 'until the last step of the short one')
+  t.is(turnInMs('x', 'normal', 'other'), 2_900, 'until the last step of the short one')
   schedule.renew(short, 'short', 300, 0)
   stage.ids('b')
   stage.ids('a')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 5_000)
-  t.is(schedule.turnInMs('x', 'normal', 'long'), 0, 'it joins')
-  t.is(schedule.turnInMs('y', 'normal', 'other'), 0, 'tenants take turns at once')
-  t.is(schedule.turnInMs('x', 'interactive', 'other'), 0, 'it goes first')
+  t.is(turnInMs('x', 'normal', 'other'), 5_000)
+  t.is(turnInMs('x', 'normal', 'long'), 0, 'it joins')
+  t.is(turnInMs('y', 'normal', 'other'), 0, 'tenants take turns at once')
+  t.is(turnInMs('x', 'interactive', 'other'), 0, 'it goes first')
   schedule.block(short, 'paused', true, 0)
   stage.end({}, 'b')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 0)
+  t.is(turnInMs('x', 'normal', 'other'), 0)
+})
+
+test('… and until the turn of those of its graph, which it joins', (t) => {
+  const stage = new Stage()
+  const { schedule } = stage
+  const turnInMs = (priority: Priority = 'normal') => schedule.turnInMs('x', priority, 'other', stage.nowMs)
+  stage.add({ key: 'long' })
+  stage.run(10, () => 100)
+  t.is(stage.ids().length, 1)
+  t.is(turnInMs(), 5_000)
+  const first = stage.add({ key: 'other' })
+  stage.nowMs += 4_000
+  t.is(turnInMs(), 1_000, 'the first has waited')
+  schedule.block(first, 'paused', true, stage.nowMs)
+  t.is(turnInMs(), 5_000)
+  schedule.block(first, 'paused', false, stage.nowMs)
+  stage.nowMs += 6_000
+  t.is(turnInMs(), 0, 'its turn is next')
+  schedule.remove(first)
+
+  const more = stage.add({ key: 'other', priority: 'interactive' })
+  t.is(turnInMs(), 0, 'it goes before all of this class')
+  schedule.remove(more)
+  const theirs = stage.add({ key: 'other', tenant: 'y' })
+  t.is(turnInMs(), 0, 'tenants take turns at once')
+  schedule.block(theirs, 'held', true, stage.nowMs)
+  t.is(turnInMs(), 5_000)
 })
 
 test('a device that keeps failing is taken out, and its edits go on elsewhere', (t) => {
