@@ -289,7 +289,7 @@ export class Scheduler implements SchedulerApi {
       return
     }
     if (edit.finishing) return
-    if (!edit.accepted && edit.renew()) {
+    if (edit.renew()) {
       const { listener, state } = edit
       this.#schedule.renew(edit.id, edit.key, edit.stepsLeft, nowMs)
       this.#events.push(() => listener.onRenewed?.(state))
