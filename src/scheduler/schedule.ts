@@ -224,9 +224,8 @@ export class Schedule {
   next(deviceId: string, nowMs: number): Batch | undefined {
     const device = this.#devices.get(deviceId)
     if (device === undefined || device.running !== undefined) throw new Error(`the device ${deviceId} is not idle`)
-    device.nowMs = nowMs
     this.#age(device, nowMs)
-    const leader = this.#leader(device) ?? this.#steal(device)
+    const leader = this.#leader(device, nowMs) ?? this.#steal(device)
     if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
     const { key } = leader
     this.#places.advance(leader)
@@ -327,17 +326,15 @@ export class Schedule {
   }
 
   /** Who goes first on a device; undefined where there is no one to choose. */
-  #leader(device: DeviceState): Scheduled | undefined {
+  #leader(device: DeviceState, nowMs: number): Scheduled | undefined {
     // Of each graph, for its turn may have come though another one's edits rank before.
-    let waiting: Scheduled | undefined
-    for (const edit of this.#places.waiting.firsts()) waiting = device.better(waiting, edit)
-    let best = device.entrant(waiting)
-    for (const edit of device.resting) best = device.better(best, edit)
-    for (const edit of this.#places.suspects) {
-      // Where it was lost it is tried again only if there is no other device.
-      if (edit.lostOn !== device || this.#devices.size === 1) best = device.better(best, edit)
-    }
-    return best
+    const waiting = this.#places.waiting.firsts()
+    // Where it was lost a suspect is tried again only if there is no other device.
+    const suspects = [...this.#places.suspects].filter((edit) => edit.lostOn !== device || this.#devices.size === 1)
+    const here = [...device.resting, ...suspects]
+    device.decide([...waiting, ...here], nowMs)
+    const better = (best: Scheduled | undefined, edit: Scheduled) => device.better(best, edit)
+    return here.reduce(better, device.entrant(waiting.reduce(better, undefined)))
   }
 
   /** Take over edits that wait on the device that has most of them, half of them, where that pays. */

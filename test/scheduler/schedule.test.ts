@@ -3,7 +3,8 @@
 
 import test, { type ExecutionContext } from 'ava'
 import type { Priority } from '../../src/scheduler/api.js'
-import { drawing } from '../../src/scheduler/device-state.js'
+import { DeviceState, type Scheduled, drawing } from '../../src/scheduler/device-state.js'
+import type { Share } from '../../src/scheduler/policies/fairness.js'
 import { type Batch, type BatchOutcome, Schedule, type ScheduleOptions } from '../../src/scheduler/schedule.js'
 import { Random } from '../support/random.js'
 
@@ -646,6 +647,41 @@ test(
 test('… or that have begun', hidden, {}, 40, { begun: true })
 test('… or that have a deadline', hidden, {}, 40, { deadlineMs: 50_000 })
 test('… or where batches do not pay', hidden, single, 3, {})
+
+test('who of a tenant goes first does not depend on who is compared first', (t) => {
+  const random = new Random(7)
+  const below = (n: number) => Math.floor(random.uniform() * n)
+  const nowMs = 100_000
+  for (let round = 0; round < 20_000; round++) {
+    const device = new DeviceState('a', 2)
+    const share: Share = { level: 1, tenant: 'x', virtualMs: 0, active: 3, order: 0 }
+    const edits = Array.from({ length: 3 }, (_, id): Scheduled => {
+      const here = below(2) === 0
+      return {
+        id,
+        key: `graph ${below(3)}`,
+        stepsLeft: 10,
+        begun: here || below(2) === 0,
+        rank: below(1_000),
+        waitingSinceMs: nowMs - below(12_000),
+        share,
+        place: here ? 'resident' : 'waiting',
+        device: here ? device : undefined,
+        blocks: new Set(),
+        strikes: 0,
+        lostOn: undefined,
+        leaving: false,
+      }
+    })
+    device.decide([], nowMs - below(10_000))
+    for (const edit of edits) if (below(2) === 0) device.lead(edit)
+    device.decide(edits, nowMs)
+    const [a, b, c] = edits
+    const first = device.better(device.better(a, b), c)
+    t.is(device.better(device.better(b, c), a), first)
+    t.is(device.better(device.better(c, a), b), first)
+  }
+})
 
 test('graphs of one tenant take turns: an edit waits for no other one to end, and switches are rare', (t) => {
   const stage = new Stage()
