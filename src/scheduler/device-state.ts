@@ -4,7 +4,7 @@
 import type { Share } from './policies/fairness.js'
 import { servedBefore } from './policies/fairness.js'
 import { displacementMs, residentAdvantageMs } from './policies/moves.js'
-import { hadItsTurn, longerWaiting, stalls } from './policies/pace.js'
+import { hadItsTurn, stillness } from './policies/pace.js'
 import { type Waiting, ranksBefore } from './queue.js'
 
 /** Why an edit is not scheduled though it could be. */
@@ -46,11 +46,12 @@ export class DeviceState {
   running: { readonly key: string; readonly parts: readonly Part[] } | undefined
   /** Of its worker, since the last step. */
   losses = 0
-  /** When it is decided. */
-  nowMs = 0
+  #nowMs = 0
   readonly #maxResidents: number
   /** Of each tenant the graph that went first here the last time, and since when. */
   readonly #turns = new WeakMap<Share, { readonly key: string; readonly sinceMs: number }>()
+  /** Of each tenant the graph that goes first in the present decision. */
+  readonly #onTurn = new Map<Share, string>()
   #prepareMs = 0
   /** What it may still spend on new edits that take the place of others. */
   #allowanceMs = 0
@@ -70,14 +71,34 @@ export class DeviceState {
     return [...this.residents].filter((edit) => edit.place === 'resident')
   }
 
+  /**
+   * A decision begins. Whose turn it is, is found once, so that `better` is an order among the edits of a tenant: of each
+   * tenant that of the present graph, unless the candidate of another one that waits longest has waited it out.
+   */
+  decide(candidates: Iterable<Scheduled>, nowMs: number): void {
+    this.#nowMs = nowMs
+    this.#onTurn.clear()
+    const others = new Map<Share, Scheduled>()
+    for (const edit of candidates) {
+      const { share, key, device, waitingSinceMs } = edit
+      const other = others.get(share)
+      if (key !== this.#turns.get(share)?.key) {
+        if (other === undefined || waitingSinceMs < other.waitingSinceMs) others.set(share, edit)
+      } else if (device === this) this.#onTurn.set(share, key)
+    }
+    for (const [share, other] of others) {
+      if (hadItsTurn(this.#turns.get(share)?.sinceMs ?? -Infinity, other, nowMs)) this.#onTurn.set(share, other.key)
+    }
+  }
+
   /** An edit goes first here, and with it its graph among those of its tenant. */
   lead({ share, key }: Scheduled): void {
-    if (this.#turns.get(share)?.key !== key) this.#turns.set(share, { key, sinceMs: this.nowMs })
+    if (this.#turns.get(share)?.key !== key) this.#turns.set(share, { key, sinceMs: this.#nowMs })
   }
 
   /**
    * Who of two edits goes first here: by level, by what their tenants have got, by whose graph has its turn, by who stands
-   * still, by rank.
+   * still, by who is prepared here, by rank.
    */
   better(a: Scheduled | undefined, b: Scheduled | undefined): Scheduled | undefined {
     if (a === undefined || b === undefined) return a ?? b
@@ -90,12 +111,10 @@ export class DeviceState {
       if (aheadA !== aheadB) return aheadA < aheadB ? a : b
       return servedBefore(a.share, b.share) ? a : b
     }
-    const onTurn = a.key === b.key ? undefined : this.#onTurn(a, b)
-    if (onTurn !== undefined) return onTurn
-    const [stallsA, stallsB] = [stalls(a, this.nowMs), stalls(b, this.nowMs)]
-    if (stallsA !== stallsB) return stallsA ? a : b
-    const longer = stallsA ? longerWaiting(a, b) : undefined
-    if (longer !== undefined) return longer
+    const onTurn = this.#onTurn.get(a.share)
+    if (a.key !== b.key && (a.key === onTurn || b.key === onTurn)) return a.key === onTurn ? a : b
+    const [stillA, stillB] = [stillness(a, this.#nowMs), stillness(b, this.#nowMs)]
+    if (stillA !== stillB) return stillA > stillB ? a : b
     if (ownsA !== ownsB) return ownsA ? a : b
     return ranksBefore(a, b) ? a : b
   }
@@ -120,15 +139,6 @@ export class DeviceState {
   measure(stepMs: number, prepareMs: number, prepared: number): void {
     if (prepared > 0) this.#prepareMs += (prepareMs / prepared - this.#prepareMs) / (this.#prepareMs === 0 ? 1 : 4)
     this.#allowanceMs = Math.min(this.#allowanceMs + stepMs, displacementMs(this.#prepareMs) * this.#maxResidents)
-  }
-
-  /** Whose turn it is of two edits of one tenant with different graphs; undefined: neither's. */
-  #onTurn(a: Scheduled, b: Scheduled): Scheduled | undefined {
-    const turn = this.#turns.get(a.share)
-    if (turn === undefined || (a.key !== turn.key && b.key !== turn.key)) return longerWaiting(a, b)
-    const [present, other] = a.key === turn.key ? [a, b] : [b, a]
-    if (hadItsTurn(turn.sinceMs, other, this.nowMs)) return other
-    return present.device === this ? present : undefined
   }
 
   /** Who is served last of all here, blocked ones before others; undefined: there is room, or none is needed. */

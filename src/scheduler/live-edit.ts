@@ -98,6 +98,8 @@ export class LiveEdit implements RunningEdit {
   accept(step = this.#state.step): void {
     if (this.ended || this.finishing || step >= (this.#acceptAt ?? Infinity)) return
     this.#acceptAt = step
+    // It would be in force for no step: what the edit ends with is without it.
+    if (this.#takesNoMoreSteps) this.#update = undefined
     this.#driver.onWish(this)
   }
 

@@ -103,14 +103,18 @@ export class WaitingQueue<T extends Waiting> {
 
   /** The next edit of any graph, from the lowest level that has one. */
   first(): T | undefined {
-    const level = this.#levels.find(({ tenants }) => tenants.size > 0)
-    if (level === undefined) return undefined
-    let first: T | undefined
-    for (const { edits } of level.buckets.get(level.tenants.peek()!)!.values()) {
-      const edit = edits.peek()!
-      if (first === undefined || ranksBefore(edit, first)) first = edit
-    }
-    return first
+    return this.firsts().reduce<T | undefined>((a, b) => (a === undefined || ranksBefore(b, a) ? b : a), undefined)
+  }
+
+  /** The next edit of each graph of the tenant that goes first, from the lowest level that has one. */
+  firsts(): T[] {
+    const share = this.#levels.find(({ tenants }) => tenants.size > 0)?.tenants.peek()
+    return share === undefined ? [] : this.firstsOf(share)
+  }
+
+  /** The next edit of each graph of a tenant at a level. */
+  firstsOf(share: Share): T[] {
+    return Array.from(this.#levels[share.level]!.buckets.get(share)?.values() ?? [], ({ edits }) => edits.peek()!)
   }
 
   /** The next edit of one graph, from the lowest level that has one. */
@@ -120,16 +124,6 @@ export class WaitingQueue<T extends Waiting> {
       if (bucket !== undefined) return bucket.edits.peek()
     }
     return undefined
-  }
-
-  /** The next edit of a tenant at a level, of any graph but one. */
-  firstBut(key: string, share: Share): T | undefined {
-    let first: T | undefined
-    for (const [other, { edits }] of this.#levels[share.level]!.buckets.get(share) ?? []) {
-      const edit = edits.peek()!
-      if (other !== key && (first === undefined || ranksBefore(edit, first))) first = edit
-    }
-    return first
   }
 
   /** The edit of a level that has waited longest. */

@@ -199,29 +199,33 @@ export class Schedule {
 
   /**
    * At least how long a new edit of graph `key` waits for its graph's turn: other graphs of its tenant have theirs on all
-   * devices, until their edits end.
+   * devices, until their edits end. It joins those of its graph, which may have waited for a while, or are another tenant's.
    */
-  turnInMs(tenant: string, priority: Priority, key: string): number {
+  turnInMs(tenant: string, priority: Priority, key: string, nowMs: number): number {
     const level = levelOf(priority)
     const busyMs = new Map<DeviceState, number>()
+    let turnMs = patienceMs
     for (const edit of this.#edits.values()) {
+      if (edit.place === 'blocked') continue
       const { device, share } = edit
-      if (device === undefined || edit.place === 'blocked') continue
-      if (edit.key === key) return 0
-      if (share.tenant !== tenant || share.level > level) continue
-      const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
-      busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+      const own = share.tenant === tenant
+      if (edit.key === key) {
+        if (device !== undefined || !own || share.level < level) return 0
+        turnMs = Math.min(turnMs, Math.max(0, patienceMs - (nowMs - edit.waitingSinceMs)))
+      } else if (device !== undefined && own && share.level <= level) {
+        const leftMs = edit.stepsLeft * (this.#limits.estimateMs(device.id, edit.key, 1) ?? 0)
+        busyMs.set(device, Math.max(busyMs.get(device) ?? 0, leftMs))
+      }
     }
-    return busyMs.size < this.#devices.size ? 0 : Math.min(patienceMs, ...busyMs.values())
+    return busyMs.size < this.#devices.size ? 0 : Math.min(turnMs, ...busyMs.values())
   }
 
   /** The next batch of an idle device; undefined: there is nothing for it to do. */
   next(deviceId: string, nowMs: number): Batch | undefined {
     const device = this.#devices.get(deviceId)
     if (device === undefined || device.running !== undefined) throw new Error(`the device ${deviceId} is not idle`)
-    device.nowMs = nowMs
     this.#age(device, nowMs)
-    const leader = this.#leader(device) ?? this.#steal(device)
+    const leader = this.#leader(device, nowMs) ?? this.#steal(device)
     if (leader === undefined) return device.forget.size > 0 ? this.#start(device, drawing, []) : undefined
     const { key } = leader
     this.#places.advance(leader)
@@ -322,14 +326,15 @@ export class Schedule {
   }
 
   /** Who goes first on a device; undefined where there is no one to choose. */
-  #leader(device: DeviceState): Scheduled | undefined {
-    let best = device.entrant(this.#places.waiting.first())
-    for (const edit of device.resting) best = device.better(best, edit)
-    for (const edit of this.#places.suspects) {
-      // Where it was lost it is tried again only if there is no other device.
-      if (edit.lostOn !== device || this.#devices.size === 1) best = device.better(best, edit)
-    }
-    return best
+  #leader(device: DeviceState, nowMs: number): Scheduled | undefined {
+    // Of each graph, for its turn may have come though another one's edits rank before.
+    const waiting = this.#places.waiting.firsts()
+    // Where it was lost a suspect is tried again only if there is no other device.
+    const suspects = [...this.#places.suspects].filter((edit) => edit.lostOn !== device || this.#devices.size === 1)
+    const here = [...device.resting, ...suspects]
+    device.decide([...waiting, ...here], nowMs)
+    const better = (best: Scheduled | undefined, edit: Scheduled) => device.better(best, edit)
+    return here.reduce(better, device.entrant(waiting.reduce(better, undefined)))
   }
 
   /** Take over edits that wait on the device that has most of them, half of them, where that pays. */
@@ -367,8 +372,8 @@ export class Schedule {
   #newcomer({ key, share }: Scheduled, mates: readonly Scheduled[]): Scheduled | undefined {
     const edit = this.#places.waiting.firstOf(key)
     if (edit === undefined || edit.share === share || mates.length === 0) return edit
-    const other = this.#places.waiting.firstBut(key, edit.share)
-    return other !== undefined && longerWaiting(other, edit) === other ? undefined : edit
+    const others = this.#places.waiting.firstsOf(edit.share)
+    return others.some((other) => longerWaiting(other, edit) === other) ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

@@ -117,7 +117,7 @@ export class Scheduler implements SchedulerApi {
       const { tenant, priority, bytes, key } = request
       const position = this.#schedule.ahead(tenant, priority)
       const stepsBefore = key === undefined ? 0 : this.#schedule.stepsBefore(tenant, priority, key, position)
-      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key)
+      const turnInMs = key === undefined ? 0 : this.#schedule.turnInMs(tenant, priority, key, this.#now())
       const estimate = estimateOf(request, { position, stepsBefore, turnInMs }, this.#working, this.#rates)
       checkDeadline(request, estimate)
       const holding = this.#admission.admit(tenant, bytes, this.#rates.endEveryMs)
@@ -289,7 +289,7 @@ export class Scheduler implements SchedulerApi {
       return
     }
     if (edit.finishing) return
-    if (!edit.accepted && edit.renew()) {
+    if (edit.renew()) {
       const { listener, state } = edit
       this.#schedule.renew(edit.id, edit.key, edit.stepsLeft, nowMs)
       this.#events.push(() => listener.onRenewed?.(state))

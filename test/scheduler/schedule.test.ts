@@ -3,7 +3,8 @@
 
 import test, { type ExecutionContext } from 'ava'
 import type { Priority } from '../../src/scheduler/api.js'
-import { drawing } from '../../src/scheduler/device-state.js'
+import { DeviceState, type Scheduled, drawing } from '../../src/scheduler/device-state.js'
+import type { Share } from '../../src/scheduler/policies/fairness.js'
 import { type Batch, type BatchOutcome, Schedule, type ScheduleOptions } from '../../src/scheduler/schedule.js'
 import { Random } from '../support/random.js'
 
@@ -626,6 +627,62 @@ const crowdedOut = test.macro((t: ExecutionContext, others: number) => {
 test('a graph whose edits keep coming does not lock out another one of the same tenant', crowdedOut, 0)
 test('… nor where another tenant shares its batches', crowdedOut, 1)
 
+const hidden = test.macro((t: ExecutionContext, options: ScheduleOptions, count: number, usual: Wish) => {
+  const stage = new Stage(options)
+  for (let i = 0; i < count; i++) stage.add({ key: 'usual', stepsLeft: 1e6, ...usual })
+  stage.run(100, () => 100)
+  const other = stage.add({ key: 'other' })
+  const sinceMs = stage.nowMs
+  while (stage.stepsOf(other) === 0 && stage.nowMs < sinceMs + 30_000) stage.run(1, () => 100)
+  t.true(stage.nowMs - sinceMs <= 5_300, `${stage.nowMs - sinceMs} ms`)
+})
+
+test(
+  'a graph has its turn though edits wait that rank before: of the graph that runs, more than a batch takes',
+  hidden,
+  {},
+  17,
+  {},
+)
+test('… or that have begun', hidden, {}, 40, { begun: true })
+test('… or that have a deadline', hidden, {}, 40, { deadlineMs: 50_000 })
+test('… or where batches do not pay', hidden, single, 3, {})
+
+test('who of a tenant goes first does not depend on who is compared first', (t) => {
+  const random = new Random(7)
+  const below = (n: number) => Math.floor(random.uniform() * n)
+  const nowMs = 100_000
+  for (let round = 0; round < 20_000; round++) {
+    const device = new DeviceState('a', 2)
+    const share: Share = { level: 1, tenant: 'x', virtualMs: 0, active: 3, order: 0 }
+    const edits = Array.from({ length: 3 }, (_, id): Scheduled => {
+      const here = below(2) === 0
+      return {
+        id,
+        key: `graph ${below(3)}`,
+        stepsLeft: 10,
+        begun: here || below(2) === 0,
+        rank: below(1_000),
+        waitingSinceMs: nowMs - below(12_000),
+        share,
+        place: here ? 'resident' : 'waiting',
+        device: here ? device : undefined,
+        blocks: new Set(),
+        strikes: 0,
+        lostOn: undefined,
+        leaving: false,
+      }
+    })
+    device.decide([], nowMs - below(10_000))
+    for (const edit of edits) if (below(2) === 0) device.lead(edit)
+    device.decide(edits, nowMs)
+    const [a, b, c] = edits
+    const first = device.better(device.better(a, b), c)
+    t.is(device.better(device.better(b, c), a), first)
+    t.is(device.better(device.better(c, a), b), first)
+  }
+})
+
 test('graphs of one tenant take turns: an edit waits for no other one to end, and switches are rare', (t) => {
   const stage = new Stage()
   const [long, other] = [stage.add({ key: 'long' }), stage.add({ key: 'other' })]
@@ -660,27 +717,55 @@ test('… and many of them, too, where a step takes longer than a turn', (t) => 
 test('how long a new edit waits for the turn of its graph: while other graphs of its tenant have theirs everywhere', (t) => {
   const stage = new Stage({}, ['a', 'b'])
   const { schedule } = stage
+  const turnInMs = (...wish: [string, Priority, string]) => schedule.turnInMs(...wish, stage.nowMs)
   const begin = (device: string, wish: Wish) => {
     const id = stage.add(wish)
     t.deepEqual(stage.ids(device), [id])
     return id
   }
   begin('a', { key: 'long' })
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 0, 'a device has nothing to do')
+  t.is(turnInMs('x', 'normal', 'other'), 0, 'a device has nothing to do')
   const short = begin('b', { key: 'short', stepsLeft: 30 })
   stage.end({ stepMs: 100 }, 'a')
   stage.end({ stepMs: 100 }, 'b')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 2_900, 'until the last step of the short one')
+  t.is(turnInMs('x', 'normal', 'other'), 2_900, 'until the last step of the short one')
   schedule.renew(short, 'short', 300, 0)
   stage.ids('b')
   stage.ids('a')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 5_000)
-  t.is(schedule.turnInMs('x', 'normal', 'long'), 0, 'it joins')
-  t.is(schedule.turnInMs('y', 'normal', 'other'), 0, 'tenants take turns at once')
-  t.is(schedule.turnInMs('x', 'interactive', 'other'), 0, 'it goes first')
+  t.is(turnInMs('x', 'normal', 'other'), 5_000)
+  t.is(turnInMs('x', 'normal', 'long'), 0, 'it joins')
+  t.is(turnInMs('y', 'normal', 'other'), 0, 'tenants take turns at once')
+  t.is(turnInMs('x', 'interactive', 'other'), 0, 'it goes first')
   schedule.block(short, 'paused', true, 0)
   stage.end({}, 'b')
-  t.is(schedule.turnInMs('x', 'normal', 'other'), 0)
+  t.is(turnInMs('x', 'normal', 'other'), 0)
+})
+
+test('… and until the turn of those of its graph, which it joins', (t) => {
+  const stage = new Stage()
+  const { schedule } = stage
+  const turnInMs = (priority: Priority = 'normal') => schedule.turnInMs('x', priority, 'other', stage.nowMs)
+  stage.add({ key: 'long' })
+  stage.run(10, () => 100)
+  t.is(stage.ids().length, 1)
+  t.is(turnInMs(), 5_000)
+  const first = stage.add({ key: 'other' })
+  stage.nowMs += 4_000
+  t.is(turnInMs(), 1_000, 'the first has waited')
+  schedule.block(first, 'paused', true, stage.nowMs)
+  t.is(turnInMs(), 5_000)
+  schedule.block(first, 'paused', false, stage.nowMs)
+  stage.nowMs += 6_000
+  t.is(turnInMs(), 0, 'its turn is next')
+  schedule.remove(first)
+
+  const more = stage.add({ key: 'other', priority: 'interactive' })
+  t.is(turnInMs(), 0, 'it goes before all of this class')
+  schedule.remove(more)
+  const theirs = stage.add({ key: 'other', tenant: 'y' })
+  t.is(turnInMs(), 0, 'tenants take turns at once')
+  schedule.block(theirs, 'held', true, stage.nowMs)
+  t.is(turnInMs(), 5_000)
 })
 
 test('a device that keeps failing is taken out, and its edits go on elsewhere', (t) => {

@@ -249,6 +249,24 @@ test('… also one that comes during the step at which the edit ends', async (t)
   t.like(later.outcome(), { kind: 'completed', state: { target: 'horse', step: 2 } })
 })
 
+for (const [when, step] of [
+  ['now', undefined],
+  ['after the step under way', 2],
+] as const) {
+  test(`an update that an accept overtakes is not in what the edit ends with: accepted ${when}`, async (t) => {
+    const stage = new Stage()
+    const run = stage.submit(newState('cat'))
+    await turn()
+    await stage.device.step()
+    t.like(run.edit.update({ target: 'horse' }), { target: 'horse', pending: true })
+    run.edit.accept(step)
+    t.like(run.edit.update({ target: 'dog' }), { target: 'cat', pending: false })
+    stage.scheduler.handBack()
+    t.like(run.outcome(), { kind: 'handed-back', state: { target: 'cat', step: 1 } })
+    t.false(run.heard.some((what) => String(what).startsWith('renewed')))
+  })
+}
+
 test('an edit that is accepted before its first step is its input, drawn; even while it is paused', async (t) => {
   const stage = new Stage()
   const run = stage.submit()

@@ -16,9 +16,10 @@ export interface Pace {
   readonly waitingSinceMs: number
 }
 
-/** Whether an edit stands still for too long. */
-export function stalls({ begun, strikes, waitingSinceMs }: Pace, nowMs: number): boolean {
-  return (begun || strikes > 0) && nowMs - waitingSinceMs >= stallMs
+/** 0: an edit does not stand still for too long. Else it grows with how long, slowly, so that rank decides among most. */
+export function stillness({ begun, strikes, waitingSinceMs }: Pace, nowMs: number): number {
+  const waitedMs = nowMs - waitingSinceMs
+  return (begun || strikes > 0) && waitedMs >= stallMs ? 1 + Math.floor(waitedMs / patienceMs) : 0
 }
 
 /** Whether a graph that has gone first since `sinceMs` has had its turn, for an edit of another graph. */
