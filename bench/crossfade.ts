@@ -1,6 +1,6 @@
 // How far from the input the judge wants a picture to be, before it takes it for the target: inputs that are crossfaded
 // with the real drawings that RETRIEVE answers with. What edits cost in LPIPS is to be read beside it.
-//   node dist/bench/crossfade.js [dev|test]        (default: dev; the embedded pack's queries and judge, two minutes)
+//   node dist/bench/crossfade.js [dev|test]        (default: dev; the embedded pack's queries and judge, one minute)
 
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

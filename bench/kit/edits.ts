@@ -36,7 +36,7 @@ export async function withEngine<T>(work: (engine: Engine) => Promise<T>): Promi
 export async function prepare(engine: Engine, { source, target, parameters }: ClientEditRequest): Promise<Edit> {
   const { size, pack } = engine
   const picture = await readPicture(image, { height: size, width: size, background: pack.manifest.image.background })
-  return engine.prepare(engine.begin({ picture, source, target, ...(parameters && { parameters: parameters }) }))
+  return engine.prepare(engine.begin({ picture, source, target, parameters }))
 }
 
 /** How many of `latents` have the bits of the edits made alone, one after the other. */

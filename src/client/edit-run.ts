@@ -326,7 +326,7 @@ export class EditRun implements AsyncIterable<ClientEvent> {
   #takeStep(event: StepEvent): StepEvent[] {
     const { stepEvery = 1, latents } = this.#request
     if (event.step < this.#nextStep) return []
-    this.#heardOf.repeats(event)
+    this.#heardOf.step()
     this.#nextStep = event.step + 1
     this.#losses = 0
     this.#untold += event.droppedPreviews

@@ -79,11 +79,11 @@ export async function* observe(
 
   /** What it says again where it was started anew. */
   function isRepeated(event: ClientEvent): boolean {
-    if (event.kind === 'step') {
-      if (event.step < nextStep) return true
-      nextStep = event.step + 1
-    }
-    return told.repeats(event)
+    if (event.kind !== 'step') return told.repeats(event)
+    if (event.step < nextStep) return true
+    nextStep = event.step + 1
+    told.step()
+    return false
   }
 }
 

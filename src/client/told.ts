@@ -16,9 +16,13 @@ export class Told {
     return this.#keys.has('started')
   }
 
-  /** Take note of an event. Returns whether it is one that every start says, and was told before. */
+  /** A new step is told. */
+  step(): void {
+    this.#isRestarted = false
+  }
+
+  /** Take note of another event. Returns whether it is one that every start says, and was told before. */
   repeats(event: ClientEvent): boolean {
-    if (event.kind === 'step') this.#isRestarted = false
     const key = keyOf(event)
     if (key === undefined) return false
     const known = this.#keys.has(key)

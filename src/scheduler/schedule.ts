@@ -8,7 +8,7 @@ import type { BatchLimit } from './policies/batch-tuner.js'
 import { rankOf } from './policies/deadlines.js'
 import { aged, finishingLevel, levelCount, levelOf } from './policies/levels.js'
 import { fairPart, movePays } from './policies/moves.js'
-import { longerWaiting, patienceMs } from './policies/pace.js'
+import { patienceMs, waitsLonger } from './policies/pace.js'
 import { Places } from './places.js'
 
 export interface ScheduleOptions extends BatchLimitOptions {
@@ -373,7 +373,7 @@ export class Schedule {
     const edit = this.#places.waiting.firstOf(key)
     if (edit === undefined || edit.share === share || mates.length === 0) return edit
     const others = this.#places.waiting.firstsOf(edit.share)
-    return others.some((other) => longerWaiting(other, edit) === other) ? undefined : edit
+    return others.some((other) => waitsLonger(other, edit)) ? undefined : edit
   }
 
   /** Edits that have waited too long rise. */

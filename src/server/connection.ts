@@ -1,30 +1,41 @@
-// What grpc-js tells nobody, or cannot do: that the connection of a call is to end, by its age, and ending a call without what
-// waits to be read. The HTTP/2 stream below it can. https://nodejs.org/api/http2.html#class-http2stream
+// What grpc-js tells nobody, or has no option for: that the connection of a call is to end, by its age; to end a call without
+// what waits to be read; how long its request may be. The lowest layer of a call and its HTTP/2 stream know, and can.
+// https://nodejs.org/api/http2.html#class-http2stream
 
 import { type ServerHttp2Stream, constants } from 'node:http2'
 import type { ServerOptions } from './options.js'
 
-/** Layers of a call, each of which holds the next one under one of these names. */
+/** Layers of a call, each of which holds the next one under one of two names; the lowest has the rest. */
 interface Layer {
   readonly call?: Layer
   readonly nextCall?: Layer
   readonly stream?: ServerHttp2Stream
+  readonly decoder?: { maxReadMessageLength: number }
+  maxReceiveMessageSize?: number
 }
 
-function streamOf(call: object): ServerHttp2Stream | undefined {
+function lowest(call: object): Layer | undefined {
   let layer: Layer | undefined = call
   while (layer !== undefined && layer.stream === undefined) layer = layer.call ?? layer.nextCall
-  return layer?.stream
+  return layer
 }
 
 /** The client was told to open no more streams on the connection of this call of a grpc-js server. */
 function isConnectionEnding(call: object): boolean {
-  return streamOf(call)?.session?.closed ?? false
+  return lowest(call)?.stream?.session?.closed ?? false
 }
 
 /** End a call at once, with all that was written and not read: a status would wait behind it. */
 export function dropCall(call: object): void {
-  streamOf(call)?.close(constants.NGHTTP2_CANCEL)
+  lowest(call)?.stream?.close(constants.NGHTTP2_CANCEL)
+}
+
+/** A request of more than `bytes`, as it comes or decompressed, ends its call with RESOURCE_EXHAUSTED. */
+export function limitRequest(call: object, bytes: number): void {
+  const layer = lowest(call)
+  if (layer?.decoder === undefined) return
+  layer.decoder.maxReadMessageLength = bytes
+  layer.maxReceiveMessageSize = bytes
 }
 
 /**

@@ -5,23 +5,17 @@
 import { ServerInterceptingCall, type ServerInterceptor, ServerListenerBuilder } from '@grpc/grpc-js'
 import { serviceName } from '../proto/definition.js'
 import type { Tenants } from './auth.js'
+import { limitRequest } from './connection.js'
 import { toServiceError } from './service-error.js'
 
 /** Of health, reflection and load reports: names. */
 const maxOpenBytes = 64 * 1024
 
-/** What grpc-js has no option for but that of the whole server: the call below all interceptors knows its limits. */
-interface Layer {
-  readonly nextCall?: Layer
-  readonly decoder?: { maxReadMessageLength: number }
-  maxReceiveMessageSize?: number
-}
-
 /** To be the last of the interceptors, for the others to see what is refused. */
 export function guardCalls({ authenticate }: Pick<Tenants, 'authenticate'>): ServerInterceptor {
   return ({ path }, call) => {
     if (!path.startsWith(`/${serviceName}/`)) {
-      limitRequests(call)
+      limitRequest(call, maxOpenBytes)
       return new ServerInterceptingCall(call)
     }
     const listener = new ServerListenerBuilder().withOnReceiveMetadata((metadata, next) => {
@@ -36,13 +30,4 @@ export function guardCalls({ authenticate }: Pick<Tenants, 'authenticate'>): Ser
     })
     return new ServerInterceptingCall(call, { start: (next) => next(listener.build()) })
   }
-}
-
-/** What is longer ends with RESOURCE_EXHAUSTED. */
-function limitRequests(call: object): void {
-  let layer: Layer = call
-  while (layer.nextCall !== undefined) layer = layer.nextCall
-  if (layer.decoder !== undefined) layer.decoder.maxReadMessageLength = maxOpenBytes
-  // After decompression.
-  layer.maxReceiveMessageSize = maxOpenBytes
 }

@@ -27,8 +27,7 @@ export function hadItsTurn(sinceMs: number, other: Pick<Pace, 'waitingSinceMs'>,
   return nowMs - Math.max(sinceMs, other.waitingSinceMs) >= patienceMs
 }
 
-/** Which of two edits waits too long to be passed by the other; undefined: they wait about alike. */
-export function longerWaiting<T extends Pick<Pace, 'waitingSinceMs'>>(a: T, b: T): T | undefined {
-  const longerMs = b.waitingSinceMs - a.waitingSinceMs
-  return Math.abs(longerMs) < patienceMs ? undefined : longerMs > 0 ? a : b
+/** Whether an edit waits too long to be passed by another one. */
+export function waitsLonger(edit: Pick<Pace, 'waitingSinceMs'>, other: Pick<Pace, 'waitingSinceMs'>): boolean {
+  return other.waitingSinceMs - edit.waitingSinceMs >= patienceMs
 }
